@@ -1,0 +1,197 @@
+"""Implementations: one way to compute an operation, and how to declare one.
+
+A module-level `Implementation` is what the registry collects; `@attnbench.attention` makes one of a plain
+function. Nothing here imports a framework: `load` does, in a bench.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from attnbench.case import Option
+from attnbench.masks import KINDS, Mask, parse
+from attnbench.workload import DTYPES, PASSES, SHAPES, Workload
+
+__all__ = ["AttentionInputs", "Implementation", "Options", "attention", "declared_in"]
+
+Options = Mapping[str, Option]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FRAMEWORKS = ("torch", "numpy")
+LAYOUTS = ("BHLD", "BLHD")
+DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
+
+
+@dataclass(slots=True)
+class AttentionInputs:
+    """What an attention kernel is called with.
+
+    `q` `[B, H, Lq, D]`, `k` and `v` `[B, Hkv, Lk, D]`, in the implementation's framework, in the
+    workload's dtype, on the case's device; `scale` multiplies the scores before the softmax.
+    """
+
+    q: Any
+    k: Any
+    v: Any
+    mask: Mask
+    scale: float
+
+
+def _supports_everything(workload: Workload, options: Options, device: str) -> str | None:
+    del workload, options, device
+    return None
+
+
+def _always_available(device: str) -> str | None:
+    del device
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Implementation:
+    """One way to compute an operation.
+
+    `load(workload, options)` imports what it needs and returns the kernel: `kernel(inputs) -> output`,
+    for attention o `[B, H, Lq, D]`. `supports(workload, options, device)` returns None, or why it cannot
+    do this (the row's `unsupported: …`). `available(device)` returns None, or how to get what is missing
+    (`unavailable: …`). `options` holds every option with its default. `load_backward(workload, options)`,
+    for implementations that bring their own, returns `backward(inputs, output, grad_out) -> (dq, dk, dv)`;
+    without it gradients come from torch's autograd. `resolved_backend(inputs)` tells which kernel really
+    runs, where that is the library's choice. All of them are called in measuring processes only.
+    """
+
+    name: str
+    operation: str
+    framework: str
+    summary: str
+    load: Callable[[Workload, Options], Callable[[Any], Any]]
+    supports: Callable[[Workload, Options, str], str | None] = _supports_everything
+    available: Callable[[str], str | None] = _always_available
+    options: Options = field(default_factory=dict)
+    load_backward: Callable[[Workload, Options], Callable[[Any, Any, Any], tuple[Any, ...]]] | None = None
+    resolved_backend: Callable[[Any], str | None] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.isidentifier():
+            raise ValueError(f"an implementation's name must be an identifier, got {self.name!r}")
+        _require("operation", self.operation, SHAPES)
+        _require("framework", self.framework, FRAMEWORKS)
+        for name, value in self.options.items():
+            if not str(name).isidentifier() or not isinstance(value, bool | int | float | str):
+                raise ValueError(
+                    f"the option {name!r} of {self.name!r} must be an identifier with a number, a bool or a "
+                    f"string as its default, got {value!r}"
+                )
+
+    def with_defaults(self, options: Options) -> dict[str, Option]:
+        """`options` over the defaults.
+
+        Raises:
+            ValueError: an option that this implementation does not have.
+        """
+        for name in options:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise ValueError(f"{self.name} has no option {name!r}; its options: {known}")
+        return {**self.options, **options}
+
+
+def _require(what: str, value: Any, allowed: Collection[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _require_all(what: str, values: Collection[str], allowed: Collection[str]) -> frozenset[str]:
+    if isinstance(values, str):
+        raise ValueError(f"{what} must be a set of names, got the string {values!r}; write {{{values!r}}}")
+    for value in values:
+        _require(f"each of {what}", value, allowed)
+    if not values:
+        raise ValueError(f"{what} must not be empty")
+    return frozenset(values)
+
+
+def attention(
+    name: str,
+    *,
+    masks: Collection[str] = frozenset({"none"}),
+    grouped_query: bool = False,
+    dtypes: Collection[str] = frozenset(DTYPES),
+    devices: Collection[str] | None = None,
+    passes: Collection[str] = frozenset({"forward"}),
+    options: Options | None = None,
+    framework: str = "torch",
+    layout: str = "BHLD",
+    summary: str | None = None,
+) -> Callable[[Function], Function]:
+    """Declare a function as an implementation of attention; what is not declared is `unsupported`.
+
+    The function is called as `function(q, k, v, *, mask, scale, **options)` with q `[B, H, Lq, D]` and
+    k, v `[B, Hkv, Lk, D]` (`layout="BLHD"` swaps the middle two axes of all three and of the output) and
+    returns `[B, H, Lq, D]`. `mask` is an `attnbench.Mask`. `masks` names kinds; an intersection needs each
+    of its kinds. `framework="numpy"` passes ndarrays. `devices` are kinds (`cpu`, `cuda`); by default any.
+
+    Raises:
+        ValueError: a name, mask, dtype, device, pass, framework, layout or option that is none.
+    """
+    kinds = _require_all("masks", masks, ["none", *KINDS])
+    known_dtypes = _require_all("dtypes", dtypes, DTYPES)
+    known_passes = _require_all("passes", passes, PASSES)
+    known_devices = None if devices is None else _require_all("devices", devices, DEVICE_KINDS)
+    _require("framework", framework, FRAMEWORKS)
+    _require("layout", layout, LAYOUTS)
+    if framework == "numpy" and known_passes != {"forward"}:
+        raise ValueError("a NumPy function has no autograd: passes must be {'forward'}")
+
+    def supports(workload: Workload, _: Options, device: str) -> str | None:
+        wanted = [kind for kind, _ in parse(workload.mask)] or ["none"]
+        kind = device.split(":")[0]
+        checks = (
+            (all(each in kinds for each in wanted), f"the mask {workload.mask}"),
+            (grouped_query or workload.shape.heads == workload.shape.kv_heads, "grouped-query heads"),
+            (workload.dtype in known_dtypes, workload.dtype),
+            (known_devices is None or kind in known_devices, f"the device {kind}"),
+            (workload.pass_ in known_passes, f"the pass {workload.pass_}"),
+        )
+        missing = [what for holds, what in checks if not holds]
+        return f"{name} does not declare {', '.join(missing)}" if missing else None
+
+    def declare(function: Function) -> Function:
+        def load(_: Workload, chosen: Options) -> Callable[[AttentionInputs], Any]:
+            arguments = dict(chosen)
+            if layout == "BHLD":
+                return lambda x: function(x.q, x.k, x.v, mask=x.mask, scale=x.scale, **arguments)
+
+            def swapped(x: AttentionInputs) -> Any:
+                q, k, v = (tensor.swapaxes(1, 2) for tensor in (x.q, x.k, x.v))
+                return function(q, k, v, mask=x.mask, scale=x.scale, **arguments).swapaxes(1, 2)
+
+            return swapped
+
+        first_line = (function.__doc__ or "").strip().splitlines()[:1]
+        implementation = Implementation(
+            name=name,
+            operation="attention",
+            framework=framework,
+            summary=summary or (first_line[0] if first_line else f"{function.__name__}, from a plug-in"),
+            load=load,
+            supports=supports,
+            options=dict(options or {}),
+        )
+        # On the function, so that it stays callable by its author and is found by the registry.
+        function.__attnbench__ = implementation  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+def declared_in(namespace: Mapping[str, Any]) -> list[Implementation]:
+    """The implementations among a module's values: `Implementation`s and decorated functions."""
+    found: list[Implementation] = []
+    for value in list(namespace.values()):
+        candidate = value if isinstance(value, Implementation) else getattr(value, "__attnbench__", None)
+        if isinstance(candidate, Implementation) and candidate not in found:
+            found.append(candidate)
+    return found
