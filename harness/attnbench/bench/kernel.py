@@ -1,0 +1,246 @@
+"""A loaded case: an implementation bound to a workload's inputs on a device, ready to be run and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from attnbench.case import Option
+from attnbench.implementation import AttentionInputs, Implementation
+from attnbench.inputs import DrawnAttention, InputPool
+from attnbench.workload import AttentionShape, Workload
+
+__all__ = ["RESULTS", "LoadedCase", "OutputError", "load_case", "why_unsupported"]
+
+#: What each pass computes, in the order in which the timed call returns it.
+RESULTS: Mapping[str, tuple[str, ...]] = {
+    "forward": ("o",),
+    "backward": ("dq", "dk", "dv"),
+    "forward_backward": ("o", "dq", "dk", "dv"),
+}
+
+
+class OutputError(ValueError):
+    """A kernel returned something of the wrong kind, shape, dtype or device; the text says which."""
+
+
+def why_unsupported(
+    implementation: Implementation, options: Mapping[str, Option], workload: Workload, device: str
+) -> str | None:
+    """Why this case cannot be, or None: the harness's own reasons first, then the implementation's."""
+    if implementation.operation != workload.operation:
+        return f"{implementation.name} computes {implementation.operation}, not {workload.operation}"
+    if implementation.framework == "numpy":
+        if device.split(":")[0] != "cpu":
+            return f"NumPy runs on the CPU, not on {device}"
+        if workload.dtype == "bfloat16":
+            return "NumPy has no bfloat16"
+        if workload.pass_ != "forward" and implementation.load_backward is None:
+            return "NumPy has no autograd, and the implementation brings no backward of its own"
+    return implementation.supports(workload, implementation.with_defaults(options), device)
+
+
+def load_case(
+    implementation: Implementation,
+    options: Mapping[str, Option],
+    workload: Workload,
+    device: str,
+    seed: int,
+    pool: InputPool | None = None,
+) -> LoadedCase:
+    """Load the kernel and place its inputs; with a `pool`, inputs are shared with its other cases.
+
+    Raises:
+        ValueError: an option that the implementation does not have.
+        Exception: whatever the implementation's `load` raises.
+    """
+    pool = pool or InputPool()
+    chosen = implementation.with_defaults(options)
+    inputs, grad_out = pool.placed(workload, seed, implementation.framework, device)
+    load_backward = implementation.load_backward if workload.pass_ != "forward" else None
+    return LoadedCase(
+        implementation=implementation,
+        workload=workload,
+        device=device,
+        drawn=pool.drawn(workload, seed),
+        inputs=inputs,
+        grad_out=grad_out,
+        kernel=implementation.load(workload, chosen),
+        backward=load_backward(workload, chosen) if load_backward is not None else None,
+    )
+
+
+class LoadedCase:
+    """A kernel with its inputs placed.
+
+    `inputs` and `grad_out` (`[B, H, Lq, D]`, None for a forward pass) may be shared with other cases of the
+    workload; `drawn` holds the same numbers untouched.
+    """
+
+    def __init__(
+        self,
+        *,
+        implementation: Implementation,
+        workload: Workload,
+        device: str,
+        drawn: DrawnAttention,
+        inputs: AttentionInputs,
+        grad_out: Any,
+        kernel: Callable[[AttentionInputs], Any],
+        backward: Callable[[AttentionInputs, Any, Any], tuple[Any, ...]] | None = None,
+    ) -> None:
+        self.implementation = implementation
+        self.workload = workload
+        self.device = device
+        self.drawn = drawn
+        self.inputs = inputs
+        self.grad_out = grad_out
+        self.kernel = kernel
+        self._own_backward = backward
+
+    @property
+    def framework(self) -> str:
+        """The kernel's framework: `torch` or `numpy`."""
+        return self.implementation.framework
+
+    @property
+    def device_name(self) -> str | None:
+        """The accelerator's name; None for the CPU, which the machine's fingerprint names."""
+        if self.device.split(":")[0] != "cuda":
+            return None
+        import torch
+
+        return torch.cuda.get_device_name(self.device)
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of all that one timed call returns."""
+        return sum(
+            int(np.prod(self._expected_shape(name))) * self.workload.itemsize
+            for name in RESULTS[self.workload.pass_]
+        )
+
+    def resolved_backend(self) -> str | None:
+        """Which kernel really runs, where the implementation leaves that to its library and can tell."""
+        resolve = self.implementation.resolved_backend
+        return None if resolve is None else resolve(self.inputs)
+
+    def forward(self) -> Any:
+        """The output; with autograd's graph when the pass needs one and the kernel brings no backward."""
+        if self.framework != "torch":
+            return self.kernel(self.inputs)
+        import torch
+
+        with torch.set_grad_enabled(self._uses_autograd):
+            return self.kernel(self.inputs)
+
+    def prepare_call(self, grad_out: Any = None) -> Callable[[], Any]:
+        """The timed region of the workload's pass, as a callable that can be called again and again.
+
+        For `backward` the graph (or the output that an own backward wants) is built here, untimed. What the
+        callable returns is for `named`. `grad_out` replaces the case's own.
+
+        Raises:
+            OutputError: in a backward pass, the output is unfit to be differentiated.
+            Exception: whatever the kernel raises, in a backward pass.
+        """
+        grad_out = self.grad_out if grad_out is None else grad_out
+        inputs, kernel, own_backward = self.inputs, self.kernel, self._own_backward
+        if self.workload.pass_ == "forward":
+            return self.forward
+        if own_backward is not None:
+            if self.workload.pass_ == "backward":
+                output = self._checked("o", self.forward())
+                return lambda: own_backward(inputs, output, grad_out)
+
+            def forward_own_backward() -> tuple[Any, ...]:
+                fresh = self.forward()
+                return (fresh, *own_backward(inputs, fresh, grad_out))
+
+            return forward_own_backward
+
+        import torch
+
+        leaves = (inputs.q, inputs.k, inputs.v)
+        if self.workload.pass_ == "backward":
+            graph = self._with_graph(self._checked("o", self.forward()))
+            return lambda: torch.autograd.grad(graph, leaves, grad_out, retain_graph=True)
+
+        def forward_backward() -> tuple[Any, ...]:
+            output = self._with_graph(kernel(inputs))
+            return (output, *torch.autograd.grad(output, leaves, grad_out))
+
+        return forward_backward
+
+    def named(self, value: Any) -> dict[str, Any]:
+        """What a timed call returned, by name (`o`, `dq`, `dk`, `dv`), each checked.
+
+        Raises:
+            OutputError: something missing, or of the wrong kind, shape, dtype or device.
+        """
+        names = RESULTS[self.workload.pass_]
+        values = (value,) if names == ("o",) else value
+        if not isinstance(values, tuple | list) or len(values) != len(names):
+            raise OutputError(
+                f"{self.implementation.name} must return {', '.join(names)}, got {describe(values)}"
+            )
+        return {name: self._checked(name, each) for name, each in zip(names, values, strict=True)}
+
+    def results(self, call: Callable[[], Any]) -> dict[str, Any]:
+        """Run `call` (from `prepare_call`) once; its results by name, checked and detached.
+
+        Raises:
+            OutputError: as `named`.
+        """
+        named = self.named(call())
+        return {name: each.detach() if self.framework == "torch" else each for name, each in named.items()}
+
+    @property
+    def _uses_autograd(self) -> bool:
+        return self.workload.pass_ != "forward" and self._own_backward is None
+
+    def _with_graph(self, output: Any) -> Any:
+        if getattr(output, "requires_grad", True):
+            return output
+        raise OutputError(
+            f"{self.implementation.name} returned an output without a graph, so it has no gradients; "
+            "declare the pass forward only, or bring a backward"
+        )
+
+    def _expected_shape(self, name: str) -> tuple[int, ...]:
+        shape: AttentionShape = self.workload.shape
+        if name in ("o", "dq"):
+            return (shape.batch, shape.heads, shape.q_len, shape.head_dim)
+        return (shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim)
+
+    def _checked(self, name: str, value: Any) -> Any:
+        """`value`, if it is the framework's tensor with the shape, dtype and device that `name` must have."""
+        what = f"{name} of {self.implementation.name}"
+        if self.framework == "numpy":
+            if not isinstance(value, np.ndarray):
+                raise OutputError(f"{what} must be an ndarray, got {describe(value)}")
+            dtype, device = str(value.dtype), "cpu"
+        else:
+            import torch
+
+            if not isinstance(value, torch.Tensor):
+                raise OutputError(f"{what} must be a torch tensor, got {describe(value)}")
+            dtype, device = str(value.dtype).removeprefix("torch."), str(value.device)
+        checks = (
+            ("shape", self._expected_shape(name), tuple(value.shape)),
+            ("dtype", self.workload.dtype, dtype),
+            ("device", str(self.inputs.q.device) if self.framework == "torch" else "cpu", device),
+        )
+        for aspect, expected, got in checks:
+            if expected != got:
+                raise OutputError(f"{what} must have {aspect} {expected}, got {got}")
+        return value
+
+
+def describe(value: Any) -> str:
+    """A value's kind, in words for a message."""
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
