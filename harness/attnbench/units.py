@@ -15,7 +15,7 @@ _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def significant(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits and no exponent between 1e-4 and 1e6."""
+    """`value` with at least `digits` significant digits and no exponent between 1e-4 and 1e6."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     magnitude = math.floor(math.log10(abs(value)))
@@ -23,7 +23,7 @@ def significant(value: float, digits: int = 3) -> str:
         return f"{value:.{digits - 1}e}"
     rounded = round(value, digits - 1 - magnitude)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
-    return f"{rounded:.{decimals}f}"
+    return f"{value:.{decimals}f}"
 
 
 def format_seconds(seconds: float | None, digits: int = 3) -> str:
