@@ -1,7 +1,7 @@
 """Records as a sweep would leave them, built without measuring anything; deterministic.
 
-`make_record()` is one case, `make_block()` one block sampled side by side, `make_records()` a small sweep with
-every kind of row in it, `make_header()` what a run.json carries. Fields can be overridden by name.
+`make_record()` is one case, `make_block()` one block sampled side by side, `make_records()` a small sweep
+with every kind of row in it, `make_header()` what a run.json carries. Fields can be overridden by name.
 """
 
 from __future__ import annotations
