@@ -49,17 +49,33 @@ def steady(seconds: float) -> Callable[[int, int], float]:
     return lambda process, sample: seconds
 
 
+def never(verb: str, bench: int, sample: int) -> BenchFailed | None:
+    """A kernel that does not fail."""
+    return None
+
+
+def failing(
+    verb: str, failure: BenchFailed, *, from_bench: int = 0, from_sample: int = 0
+) -> Callable[[str, int, int], BenchFailed | None]:
+    """A kernel that fails at `verb`, from the given bench and sample on."""
+
+    def fails(asked: str, bench: int, sample: int) -> BenchFailed | None:
+        return failure if asked == verb and bench >= from_bench and sample >= from_sample else None
+
+    return fails
+
+
 @dataclass
 class Script:
     """How one implementation behaves.
 
-    `time_s(process, sample)` is the time of one call in the given bench (counted from 0) and sample.
-    `failures` maps a verb to what it raises; `fail_at` delays a failure of `sample` to that sample.
+    `time_s(bench, sample)` is the time of one call in the given bench and sample (counted from 0);
+    `fails(verb, bench, sample)` is what a verb raises there, or None. `poisoned` is the reason for which the
+    case fails when uninitialised memory is filled.
     """
 
     time_s: Callable[[int, int], float] = field(default_factory=lambda: steady(1e-3))
-    failures: Mapping[str, BenchFailed] = field(default_factory=dict)
-    fail_at: int = 0
+    fails: Callable[[str, int, int], BenchFailed | None] = never
     poisoned: str | None = None
     framework: str = "torch"
 
@@ -129,8 +145,8 @@ class ScriptedBench:
         name = next(name for name, other in self.source.scripts.items() if other is script)
         self.source.log.append((self.number, verb, name))
         sample = next(self._samples[name]) if verb == "sample" else 0
-        failure = script.failures.get(verb)
-        if failure is not None and (verb != "sample" or sample >= script.fail_at):
+        failure = script.fails(verb, self.number, sample)
+        if failure is not None:
             self.lost = isinstance(failure, BenchLost)
             raise failure
         return getattr(self, f"_{verb}")(script, parameters, sample)

@@ -1,0 +1,222 @@
+"""The runner, driven by scripted benches: every judgement, no torch, no time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from attnbench import runner, store
+from attnbench.case import Block
+from attnbench.protocol import BenchFailed, BenchLost
+from attnbench.record import Record
+from attnbench.runner import Clocks, measure_block, sweep
+from attnbench.scenario import Scenario, parse
+from scripted import FakeClock, Script, ScriptedSource, failing, steady
+
+SCENARIO = """
+name: scripted
+operation: attention
+implementations: [{names}]
+matrix: {{heads: 2, head_dim: 8, seq_len: [{lengths}]}}
+measure: {{precision: 0.02, max_seconds: 0.5, processes: 3}}
+limits: {{seconds_per_case: 7}}
+"""
+
+
+def scenario_of(source: ScriptedSource, lengths: str = "16") -> tuple[Scenario, list[Block]]:
+    text = SCENARIO.format(names=", ".join(source.scripts), lengths=lengths)
+    scenario = parse(text, "scripted.yaml")
+    return scenario, scenario.expand(source.hello["catalogue"])
+
+
+def clocks_of(clock: FakeClock) -> Clocks:
+    return Clocks(clock.monotonic, clock.utc_now)
+
+
+def measured(**scripts: Script) -> tuple[dict[str, Record], ScriptedSource]:
+    source = ScriptedSource(scripts)
+    scenario, (block,) = scenario_of(source)
+    records = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    assert [record.case_id for record in records] == [case.case_id for case in block.cases]
+    assert all(bench.closed for bench in source.benches)
+    return {record.implementation: record for record in records}, source
+
+
+def test_a_block_is_inspected_poisoned_and_sampled_in_fresh_benches() -> None:
+    records, source = measured(a=Script(steady(1e-3)), b=Script(steady(2e-3)))
+    assert len(source.benches) == 2 + 3
+    verbs = {number: {verb for n, verb, _ in source.log if n == number} for number in range(5)}
+    assert verbs[0] == {"prepare", "memory", "accuracy", "release"}
+    assert verbs[1] == {"prepare", "accuracy", "release"}
+    assert verbs[2] == verbs[3] == verbs[4] == {"prepare", "sample"}
+    assert [bench.poisoned for bench in source.benches] == [False, True, False, False, False]
+    a = records["a"]
+    assert (a.status, a.reason, a.converged) == ("ok", None, True)
+    assert len(a.processes) == 3
+    assert a.anchor == a.case_id == records["b"].anchor
+    assert a.memory is not None
+    assert a.accuracy is not None
+    assert a.processes[0].elapsed_s[0] / a.processes[0].calls == pytest.approx(1e-3)
+
+
+def test_the_same_seed_gives_the_same_records() -> None:
+    def once() -> list[dict[str, object]]:
+        records, _ = measured(
+            a=Script(lambda process, sample: 1e-3 * (1 + 0.01 * ((7 * sample + process) % 5))),
+            b=Script(steady(2e-3)),
+        )
+        return [record.to_json() for record in records.values()]
+
+    assert once() == once()
+
+
+@pytest.mark.parametrize("verb", ["prepare", "memory", "accuracy", "sample"])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        BenchFailed("error", "ValueError: no"),
+        BenchFailed("unsupported", "not this shape"),
+        BenchLost("crashed", "killed by SIGSEGV"),
+        BenchLost("timeout", "took longer than 7 s"),
+    ],
+)
+def test_a_failure_is_a_row_and_the_others_are_measured(verb: str, failure: BenchFailed) -> None:
+    records, source = measured(
+        a=Script(steady(1e-3)), bad=Script(fails=failing(verb, failure)), c=Script(steady(2e-3))
+    )
+    assert (records["bad"].status, records["bad"].reason) == (failure.status, failure.reason)
+    assert records["bad"].processes == ()
+    for name in "ac":
+        assert records[name].status == "ok"
+        assert sum(bool(process.rounds) for process in records[name].processes) >= 3
+    tries = [entry for entry in source.log if entry[1:] == (verb, "bad")]
+    assert len(tries) == 1, "a case that failed is not tried again"
+
+
+def test_benches_keep_their_place_when_one_is_lost_between_rounds() -> None:
+    loss = BenchLost("crashed", "killed by SIGSEGV")
+    records, _ = measured(
+        a=Script(lambda p, s: 1e-3 * (1 + 0.1 * (s % 2))),
+        bad=Script(fails=failing("sample", loss, from_sample=8)),
+        c=Script(lambda p, s: 2e-3 * (1 + 0.1 * (s % 2))),
+    )
+    a, c = records["a"], records["c"]
+    assert len(a.processes) == len(c.processes) == 4, "the lost bench, the one in its place, and two more"
+    for one, other in zip(a.processes, c.processes, strict=True):
+        assert bool(one.rounds) == bool(other.rounds)
+
+
+def test_a_bench_lost_in_preparation_is_replaced_without_losing_its_cases() -> None:
+    loss = BenchLost("crashed", "exited with status 3")
+    records, _ = measured(
+        a=Script(steady(1e-3)),
+        bad=Script(steady(1e-3), fails=failing("prepare", loss, from_bench=3)),
+        c=Script(steady(1e-3)),
+    )
+    assert records["bad"].status == "crashed"
+    for name in "ac":
+        assert sum(bool(process.rounds) for process in records[name].processes) == 3
+
+
+def test_what_only_poison_shows_fails_the_case_but_keeps_its_time() -> None:
+    record = measured(a=Script(poisoned="o has 8 non-finite values"))[0]["a"]
+    assert record.accuracy is not None
+    assert record.accuracy["accuracy"] == "fail"
+    assert record.accuracy["reason"] == "o has 8 non-finite values"
+    assert record.accuracy["error_rel_l2"] is not None
+    assert record.status == "ok"
+    assert record.processes
+
+
+def test_a_kernel_that_dies_of_poison_is_refuted_not_lost() -> None:
+    def dies_poisoned(verb: str, bench: int, sample: int) -> BenchFailed | None:
+        return BenchLost("crashed", "killed by SIGFPE") if (verb, bench) == ("accuracy", 1) else None
+
+    records, _ = measured(a=Script(fails=dies_poisoned), b=Script())
+    verdicts = {name: record.accuracy for name, record in records.items()}
+    assert {record.status for record in records.values()} == {"ok"}
+    assert verdicts["a"] is not None
+    assert verdicts["b"] is not None
+    assert verdicts["a"]["accuracy"] == "fail"
+    assert "SIGFPE" in (verdicts["a"]["reason"] or "")
+    assert verdicts["b"]["accuracy"] == "pass"
+
+
+def test_a_wide_spread_between_processes_is_not_called_converged() -> None:
+    records, _ = measured(a=Script(lambda process, sample: 1e-3 * (1 + 0.2 * (process % 2))))
+    assert records["a"].converged is False
+
+
+class Log:
+    """An observer that remembers."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[int, int]] = []
+        self.blocks: list[str] = []
+        self.shares: list[float] = []
+
+    def sweep_started(self, blocks: int, cases: int, budget_s: float) -> None:
+        assert budget_s > 0 or blocks == 0
+        self.started.append((blocks, cases))
+
+    def block_started(self, block: Block, index: int) -> None:
+        assert index == len(self.blocks)
+
+    def progress(self, done_s: float, total_s: float) -> None:
+        if total_s:
+            self.shares.append(done_s / total_s)
+
+    def block_finished(self, block: Block, records: Sequence[Record]) -> None:
+        self.blocks.append(block.block_id)
+
+
+def test_a_sweep_appends_each_block_and_resumes_where_it_was_cut(tmp_path: Path) -> None:
+    source = ScriptedSource({"a": Script(steady(1e-3)), "b": Script(steady(2e-3))})
+    scenario, blocks = scenario_of(source, lengths="16, 32, 64")
+    observer = Log()
+
+    class Cut(Log):
+        def block_started(self, block: Block, index: int) -> None:
+            if index == 2:
+                raise KeyboardInterrupt
+
+    def go(writer: store.RunWriter, observer: Log) -> None:
+        sweep([(scenario, blocks)], lambda _: source, writer, observer, clocks_of(source.clock))
+
+    with store.create(tmp_path, "run", {}) as writer, pytest.raises(KeyboardInterrupt):
+        go(writer, Cut())
+    path = tmp_path / "run"
+    assert len(store.read(path).records) == 4
+
+    with store.resume(path, {}) as writer:
+        go(writer, observer)
+    assert observer.started == [(1, 2)]
+    assert observer.blocks == [blocks[2].block_id]
+    assert observer.shares == sorted(observer.shares)
+    assert (observer.shares[0], observer.shares[-1]) == (0, 1)
+    assert [record.case_id for record in store.read(path).records] == [
+        case.case_id for block in blocks for case in block.cases
+    ]
+
+
+def test_an_incomplete_block_is_measured_again_whole(tmp_path: Path) -> None:
+    source = ScriptedSource({"a": Script(steady(1e-3)), "b": Script(steady(2e-3))})
+    scenario, blocks = scenario_of(source)
+    with store.create(tmp_path, "run", {}) as writer:
+        first, _ = measure_block(scenario, blocks[0], source, clocks=clocks_of(source.clock))
+        writer.append(first)
+    with store.resume(tmp_path / "run", {}) as writer:
+        sweep([(scenario, blocks)], lambda _: source, writer, Log(), clocks_of(source.clock))
+    records = store.read(tmp_path / "run").records
+    assert [(record.implementation, record.attempt) for record in records] == [("a", 2), ("b", 2)]
+
+
+def test_a_single_process_plays_enough_rounds_for_an_interval() -> None:
+    source = ScriptedSource({"slow": Script(steady(3.0))})
+    text = SCENARIO.format(names="slow", lengths="16").replace("processes: 3", "processes: 1")
+    scenario = parse(text, "scripted.yaml")
+    (block,) = scenario.expand(source.hello["catalogue"])
+    (record,) = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    assert len(record.processes[0].rounds) == runner.LEAST_ROUNDS_ALONE == 6
