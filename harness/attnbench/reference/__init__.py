@@ -1,0 +1,9 @@
+"""What results are judged by: the float64 answer, and how wrong the textbook is in the case's dtype."""
+
+from __future__ import annotations
+
+from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
+from attnbench.reference.rows import sampled_rows
+from attnbench.reference.yardstick import YARDSTICKS, yardstick
+
+__all__ = ["REFERENCES", "YARDSTICKS", "Answer", "answer", "grad_out_on", "sampled_rows", "yardstick"]
