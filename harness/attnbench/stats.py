@@ -1,0 +1,182 @@
+"""Medians, their intervals and ratios, from samples taken in several processes.
+
+Times of one process share its memory layout, so a process is one draw however many samples it gives: an
+interval that pools the samples of all processes is too narrow. Intervals here are hierarchical, between
+processes first (Kalibera & Jones, "Rigorous Benchmarking in Reasonable Time", ISMM 2013). Ratios and times
+are positive and their errors multiply, so that is done on logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean, median, stdev
+from typing import Protocol
+
+__all__ = [
+    "FEWEST_FOR_INTERVAL",
+    "Estimate",
+    "Interval",
+    "Sampled",
+    "hierarchical_interval",
+    "mad",
+    "median",
+    "median_interval",
+    "percentile",
+    "speedup",
+]
+
+#: Fewer give no interval: of 5 samples even the whole range covers the median in only 93.75% of cases.
+FEWEST_FOR_INTERVAL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A confidence interval, ends included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value and its confidence interval; `interval` is None where there are too few samples for one."""
+
+    value: float
+    interval: Interval | None
+
+    @property
+    def relative_width(self) -> float | None:
+        """The interval's width, from end to end, as a share of the value; None without an interval."""
+        if self.interval is None or self.value == 0:
+            return None
+        return (self.interval.high - self.interval.low) / self.value
+
+
+class Sampled(Protocol):
+    """Samples of one case in one process: the round and the seconds per call of each."""
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """In which round each sample was taken."""
+        ...
+
+    @property
+    def per_call_s(self) -> tuple[float, ...]:
+        """Seconds per call of each sample."""
+        ...
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The `percent`-th percentile, linear between order statistics (Hyndman & Fan's type 7, NumPy's default).
+
+    Raises:
+        ValueError: no values, or a percentage outside 0…100.
+    """
+    if not values or not 0 <= percent <= 100:
+        raise ValueError(f"expected values and a percentage from 0 to 100, got {len(values)} and {percent:g}")
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * percent / 100
+    below = math.floor(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def mad(values: Sequence[float]) -> float:
+    """The median absolute deviation from the median, not scaled to a normal's standard deviation."""
+    centre = median(values)
+    return median(abs(value - centre) for value in values)
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> Interval | None:
+    """The interval of one process' median between two order statistics; None below `FEWEST_FOR_INTERVAL`.
+
+    Each independent sample is below the median with probability ½ whatever its distribution, so the number
+    below it is binomial (the sign test, inverted). The coverage is at least `level`.
+    """
+    if len(values) < FEWEST_FOR_INTERVAL:
+        return None
+    ordered = sorted(values)
+    cut = _order_statistic(len(ordered), level)
+    return Interval(ordered[cut - 1], ordered[-cut]) if cut else None
+
+
+def hierarchical_interval(groups: Sequence[Sequence[float]], level: float = 0.95) -> Estimate | None:
+    """The median of the processes' medians, with its interval; `groups` holds each process' values.
+
+    One process: the interval of its median. Several: Student's t on the logarithms of their medians, with
+    one degree of freedom fewer than processes, widened where need be to contain the estimate. The variance
+    between medians already includes what the samples within a process contribute to it. Without any
+    values None; fewer than `FEWEST_FOR_INTERVAL` in total, or values that are not positive, give no interval.
+    """
+    groups = [group for group in groups if group]
+    if not groups:
+        return None
+    value = median([median(group) for group in groups])
+    if min(map(min, groups)) <= 0:
+        return Estimate(value, None)
+    interval = _interval_of_logarithms([[math.log(x) for x in group] for group in groups], level)
+    return _estimate(value, interval)
+
+
+def speedup(anchor: Sequence[Sampled], case: Sequence[Sampled], level: float = 0.95) -> Estimate | None:
+    """How many times faster than `anchor` `case` is (above 1: faster), from samples taken side by side.
+
+    Ratios are formed per round, of those rounds that both have in the same process; a process counts with
+    the median of its log ratios, between processes as in `hierarchical_interval`. Exchanging the arguments
+    gives the reciprocal. None without a common round.
+    """
+    groups = []
+    for theirs, ours in zip(anchor, case, strict=False):
+        anchor_s = dict(zip(theirs.rounds, theirs.per_call_s, strict=True))
+        case_s = dict(zip(ours.rounds, ours.per_call_s, strict=True))
+        common = [at for at in case_s if at in anchor_s and case_s[at] > 0 and anchor_s[at] > 0]
+        groups.append([math.log(anchor_s[at] / case_s[at]) for at in common])
+    groups = [group for group in groups if group]
+    if not groups:
+        return None
+    value = math.exp(median([median(group) for group in groups]))
+    return _estimate(value, _interval_of_logarithms(groups, level))
+
+
+def _estimate(value: float, interval: Interval | None) -> Estimate:
+    """`value` with the interval of its logarithm, widened to contain it."""
+    if interval is None:
+        return Estimate(value, None)
+    return Estimate(value, Interval(min(value, math.exp(interval.low)), max(value, math.exp(interval.high))))
+
+
+def _interval_of_logarithms(groups: Sequence[Sequence[float]], level: float) -> Interval | None:
+    """The interval between processes; `groups` are not empty and hold logarithms."""
+    if sum(map(len, groups)) < FEWEST_FOR_INTERVAL:
+        return None
+    if len(groups) == 1:
+        return median_interval(groups[0], level)
+    medians = [median(group) for group in groups]
+    centre = fmean(medians)
+    half = _t_quantile(len(medians) - 1, level) * stdev(medians) / math.sqrt(len(medians))
+    return Interval(centre - half, centre + half)
+
+
+@lru_cache(maxsize=1024)
+def _order_statistic(count: int, level: float) -> int:
+    """The largest k such that the k-th smallest and k-th largest of `count` values enclose the median with
+    probability `level`: P(Bin(count, ½) ≤ k − 1) ≤ (1 − level) / 2; 0 when there is none.
+    """
+    from scipy.special import bdtr
+
+    tail = (1 - level) / 2
+    cut = 0
+    while float(bdtr(cut, count, 0.5)) <= tail:
+        cut += 1
+    return cut
+
+
+@lru_cache(maxsize=256)
+def _t_quantile(degrees: int, level: float) -> float:
+    """The two-sided quantile of Student's t."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + level) / 2))
