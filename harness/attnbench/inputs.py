@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
-__all__ = ["INPUTS", "DrawnAttention", "InputPool", "draw", "same_bits"]
+__all__ = ["INPUTS", "DrawnAttention", "InputPool", "draw", "place_tensor", "same_bits"]
 
 #: How often, and how widely, an entry is an outlier: N(0, 1) + N(0, 100) · Bernoulli(0.001), 100 being the
 #: variance (Shah et al., FlashAttention-3, 2024, §4.3).
@@ -62,9 +62,11 @@ def _entries(
     return entries
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DrawnAttention:
     """The inputs of one attention workload, as CPU torch tensors in its dtype; nobody may write to them.
+
+    Equal to itself alone, so that what is computed from a drawing can be kept with it as the key.
 
     `q` `[B, H, Lq, D]`; `k` and `v` `[B, Hkv, Lk, D]`; `grad_out` `[B, H, Lq, D]`, contiguous and normal
     whatever the inputs' distribution, or None for a forward pass.

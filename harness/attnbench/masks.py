@@ -170,7 +170,25 @@ class Mask:
             self._built["seconds"] = self.build_s + perf_counter() - began
         return self._built[key]
 
+    def blind_queries(self, device: Any = None) -> Any:
+        """The queries that may see no key (their output is 0), boolean `[B or 1, 1, Lq, 1]`; None without any.
+
+        A torch tensor on `device`, or an ndarray when the framework is NumPy; built once, as in `to_bool`.
+        """
+        key = f"blind {device}"
+        if key not in self._built:
+            began = perf_counter()
+            start, stop = self.key_ranges()
+            blind: Any = (start == stop)[:, None, :, None] if (start == stop).any() else None
+            if blind is not None and self.framework != "numpy":
+                import torch
+
+                blind = torch.from_numpy(blind).to(device)
+            self._built[key] = blind
+            self._built["seconds"] = self.build_s + perf_counter() - began
+        return self._built[key]
+
     @property
     def build_s(self) -> float:
-        """Seconds that `to_bool` has spent building; the first call's time is reported without them."""
+        """Seconds that `to_bool` and `blind_queries` have spent building; the first call's time is reported without them."""
         return float(self._built.get("seconds", 0.0))

@@ -1,0 +1,116 @@
+"""When is a result right? Errors against the float64 reference, and the bound that they must keep.
+
+The verdict, per tensor (o; dq, dk, dv), with R = max|ref|, eps of the dtype, eps_c = min(eps, eps of
+float32) and κ = 4·(2 + max|score|):
+
+    max|err|    ≤ 2 · max(yardstick's, floor's, eps/2·R + κ·eps_c·R)
+    relative L2 ≤ 2 · max(yardstick's, floor's, eps/4 + κ/4·eps_c)
+
+and every number of the whole tensor is finite. The floor is the error of the reference rounded to the
+dtype. A score is wrong by about eps_c times itself however it is computed, which multiplies its weight by
+that much: hence the κ terms, without which correct float32 kernels are refused on small tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LARGEST_RATIO", "Errors", "TensorStandard", "Verdict"]
+
+#: What an `error_ratio` may be at most: it is the error as a share of its bound, times 2.
+LARGEST_RATIO = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """How far a tensor is from the reference: largest difference, relative L2 norm, root mean square."""
+
+    max_abs: float
+    rel_l2: float
+    rmse: float
+
+    @classmethod
+    def of(cls, found: torch.Tensor, expected: torch.Tensor) -> Errors:
+        """The errors of `found`, any dtype, against `expected`, float64, of the same shape."""
+        difference = found.double().sub_(expected) if found.dtype != expected.dtype else found - expected
+        norm, of_expected = float(difference.norm()), float(expected.norm())
+        return cls(
+            max_abs=float(difference.abs_().max()),
+            rel_l2=norm / of_expected if of_expected else (0.0 if norm == 0 else float("inf")),
+            rmse=norm / difference.numel() ** 0.5,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TensorStandard:
+    """What one tensor is judged by; `bound_*` are the largest errors allowed, the factor 2 included."""
+
+    expected: torch.Tensor
+    floor: Errors
+    yardstick: Errors
+    bound_max_abs: float
+    bound_rel_l2: float
+
+    @classmethod
+    def of(cls, expected: torch.Tensor, textbook: torch.Tensor, max_score: float) -> TensorStandard:
+        """From the float64 reference and the textbook's result in the case's dtype."""
+        import torch
+
+        dtype = textbook.dtype
+        eps = torch.finfo(dtype).eps
+        eps_c = min(eps, torch.finfo(torch.float32).eps)
+        kappa = 4 * (2 + max_score)
+        largest = float(expected.abs().max())
+        floor, yard = Errors.of(expected.to(dtype), expected), Errors.of(textbook, expected)
+        return cls(
+            expected=expected,
+            floor=floor,
+            yardstick=yard,
+            bound_max_abs=2
+            * _largest_finite(yard.max_abs, floor.max_abs, (eps / 2 + kappa * eps_c) * largest),
+            bound_rel_l2=2 * _largest_finite(yard.rel_l2, floor.rel_l2, eps / 4 + kappa / 4 * eps_c),
+        )
+
+
+def _largest_finite(*candidates: float) -> float:
+    """The largest; a textbook that overflowed excuses nothing."""
+    return max(value for value in candidates if np.isfinite(value))
+
+
+def _share(error: float, bound: float) -> float:
+    """`error` as a share of `bound`; where nothing may be wrong, infinite unless nothing is."""
+    if bound > 0:
+        return error / bound
+    return 0.0 if error == 0 else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of one tensor; `reason` is None when it passes."""
+
+    errors: Errors
+    ratio: float
+    reason: str | None
+
+    @classmethod
+    def on(cls, name: str, found: torch.Tensor, rows: Any, standard: TensorStandard) -> Verdict:
+        """Judge `found`, the whole tensor; `rows` are its query rows that `standard` has, None for all."""
+        bad = int(found.numel() - found.isfinite().sum())
+        checked = found if rows is None else found[:, :, rows]
+        errors = Errors.of(checked.cpu(), standard.expected)
+        if bad:
+            return cls(errors, float("inf"), f"{name} has {bad} non-finite value{'s' if bad > 1 else ''}")
+        by_max = _share(errors.max_abs, standard.bound_max_abs)
+        by_l2 = _share(errors.rel_l2, standard.bound_rel_l2)
+        share, what, error = max((by_max, "max error", errors.max_abs), (by_l2, "relative L2", errors.rel_l2))
+        ratio = LARGEST_RATIO * share
+        if share <= 1:
+            return cls(errors, ratio, None)
+        times = f"{share:.3g} times its bound" if np.isfinite(share) else "not the 0 that it must be"
+        return cls(errors, ratio, f"{name}: {what} {error:.2g} is {times}")
