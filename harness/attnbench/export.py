@@ -1,0 +1,71 @@
+"""The table in other tools' formats."""
+
+from __future__ import annotations
+
+import json
+import math
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attnbench.errors import UsageError
+from attnbench.store import replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["FORMATS", "export"]
+
+FORMATS = ("csv", "parquet", "json")
+
+
+def export(frame: pd.DataFrame, format: str, path: Path | None = None, *, overwrite: bool = False) -> bytes:
+    """`frame` as a file's content, which is also written to `path` when one is given; equal frames, equal bytes.
+
+    `csv`: UTF-8, a header line, what is null is empty. `json`: a list of rows, what is null is `null` and
+    never NaN. `parquet`: the columns' types kept.
+
+    Raises:
+        UsageError: an unknown format, or a `path` that exists (unless `overwrite`) or is a folder.
+        RunError: `path` cannot be written; what was there is unchanged.
+    """
+    if format not in FORMATS:
+        raise UsageError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    if path is not None:
+        _require_free(Path(path), overwrite)
+    if format == "csv":
+        data = frame.to_csv(index=False, lineterminator="\n").encode()
+    elif format == "json":
+        data = _json(frame)
+    else:
+        buffer = BytesIO()
+        frame.to_parquet(buffer, index=False)
+        data = buffer.getvalue()
+    if path is not None:
+        replace_file(Path(path), data)
+    return data
+
+
+def _require_free(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; name another file, or ask for it to be overwritten")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path.parent}: there is no such folder; make it first, or name a file elsewhere")
+
+
+def _json(frame: pd.DataFrame) -> bytes:
+    import pandas as pd
+
+    def plain(value: Any) -> Any:
+        if pd.isna(value) or (isinstance(value, float) and math.isinf(value)):
+            return None
+        return value.item() if hasattr(value, "item") else value
+
+    columns = list(frame.columns)
+    rows = [
+        {name: plain(value) for name, value in zip(columns, row, strict=True)}
+        for row in frame.itertuples(index=False, name=None)
+    ]
+    return json.dumps(rows, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
