@@ -1,0 +1,40 @@
+"""Values and names as messages show them, and the nearest right name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["join", "nearest", "shown"]
+
+_LONGEST = 60
+
+
+def shown(value: object) -> str:
+    """A value of a scenario file as a message quotes it: `'causal'`, `true`, `nothing`, `a list`."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value) if len(value) <= _LONGEST else f"{value[:_LONGEST]!r}…"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    return str(value)
+
+
+def nearest(name: object, right: Iterable[str]) -> str:
+    """`; did you mean 'causal'?`, or nothing when no right name is near."""
+    by_lower = {each.lower(): each for each in right}
+    close = get_close_matches(str(name)[:_LONGEST].lower(), by_lower, n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def join(names: Iterable[object], most: int = 12) -> str:
+    """`128, 256, 512`, cut after `most`."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:most]) + (f", … ({len(texts)} in all)" if len(texts) > most else "")
