@@ -1,0 +1,68 @@
+"""Which devices torch can use here. Asking may touch a GPU, so a zygote asks in a child of its own.
+
+`python -m attnbench.bench.devices` prints `probe()` as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["cpu_name", "probe", "why_unavailable"]
+
+
+def probe() -> dict[str, list[dict[str, Any]]]:
+    """The devices of each kind: `{"cpu": [{"device": "cpu", "name": "…"}], "cuda": [], …}`."""
+    import torch
+
+    found: dict[str, list[dict[str, Any]]] = {"cpu": [{"device": "cpu", "name": cpu_name()}]}
+    found["cuda"] = [_cuda_device(index) for index in range(torch.cuda.device_count())]
+    mps = torch.backends.mps.is_available()
+    found["mps"] = [{"device": "mps", "name": cpu_name()}] if mps else []
+    found["xpu"] = [
+        {"device": f"xpu:{index}", "name": torch.xpu.get_device_name(index)}
+        for index in range(torch.xpu.device_count())
+    ]
+    return found
+
+
+def why_unavailable(device: str) -> str | None:
+    """Why `device` (`cpu`, `cuda`, `cuda:1`, …) cannot be used in this process, or None."""
+    kind, _, number = device.partition(":")
+    if kind == "cpu":
+        return None
+    devices = probe().get(kind, [])
+    index = int(number) if number.isdigit() else 0
+    if index < len(devices):
+        return None
+    return f"there is no device {device} here: torch finds {len(devices) or 'no'} {kind} device(s)"
+
+
+def cpu_name() -> str:
+    """The CPU's model, as the system calls it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cuda_device(index: int) -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "device": f"cuda:{index}",
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(probe()))

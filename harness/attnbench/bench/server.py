@@ -1,0 +1,187 @@
+"""The bench: holds the cases of one block and answers verbs about them, one at a time."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from attnbench.bench import accuracy, clock, memory
+from attnbench.bench.devices import why_unavailable
+from attnbench.bench.failures import Failure, Refusal, classify
+from attnbench.bench.kernel import LoadedCase, load_case, why_unsupported
+from attnbench.implementation import AttentionInputs, Implementation
+from attnbench.inputs import InputPool, place_tensor
+from attnbench.protocol import (
+    AccuracyReply,
+    Channel,
+    ChannelClosed,
+    MemoryReply,
+    PrepareReply,
+    SampleReply,
+)
+from attnbench.registry import Registry
+from attnbench.workload import Workload
+
+__all__ = ["BenchServer"]
+
+
+class _OwnCopies(InputPool):
+    """Draws a workload's inputs once, and places a copy for each case.
+
+    A kernel that writes to its inputs then spoils nobody's but its own.
+    """
+
+    def placed(
+        self, workload: Workload, seed: int, framework: str, device: str
+    ) -> tuple[AttentionInputs, Any]:
+        drawn = self.drawn(workload, seed)
+        grad_out = drawn.grad_out
+        placed = None if grad_out is None else place_tensor(grad_out, framework, device)
+        return drawn.place(framework, device), placed
+
+
+@dataclass(slots=True)
+class _Held:
+    """A prepared case, and its timed call once it was sampled (which holds the graph of a backward pass)."""
+
+    case: LoadedCase
+    call: Callable[[], Any] | None = field(default=None)
+
+    def timed_call(self) -> Callable[[], Any]:
+        if self.call is None:
+            self.call = self.case.prepare_call()
+        return self.call
+
+
+class BenchServer:
+    """Answers `prepare`, `memory`, `accuracy`, `sample` and `release` (see `attnbench.protocol`)."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._pool = _OwnCopies()
+        self._cases: dict[str, _Held] = {}
+        self._flushes: dict[str, clock.Flush] = {}
+        self._pid = os.getpid()
+        self._verbs: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+            "prepare": self._prepare,
+            "memory": self._memory,
+            "accuracy": self._accuracy,
+            "sample": self._sample,
+            "release": self._release,
+        }
+
+    def serve(self, channel: Channel) -> None:
+        """Answer until the other end is gone."""
+        try:
+            while True:
+                request = channel.receive()
+                answer = self.answer(request)
+                if os.getpid() != self._pid:
+                    os._exit(1)  # a kernel forked, and its child came back here: only the bench may answer
+                channel.send({"id": request.get("id"), **answer})
+        except ChannelClosed:
+            return
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request, without its id; whatever is raised becomes a failure."""
+        failure: Failure
+        try:
+            verb = self._verbs.get(str(request.get("verb")))
+            if verb is None:
+                raise ValueError(f"there is no verb {request.get('verb')!r}; known: {', '.join(self._verbs)}")
+            return {"ok": True, **verb(request)}
+        except BaseException as error:  # SystemExit too: a kernel does not end the bench
+            failure = classify(error)
+        gc.collect()  # what the failed call held is free only now that its traceback is gone
+        return {"ok": False, "status": failure.status, "reason": failure.reason, "fatal": failure.fatal}
+
+    def _prepare(self, request: Mapping[str, Any]) -> PrepareReply:
+        if request.get("threads") is not None:
+            import torch
+
+            torch.set_num_threads(request["threads"])
+        if request.get("poisoned"):
+            accuracy.poison()
+        implementation = self._implementation(request["implementation"])
+        options, device = request["options"], request["device"]
+        workload = Workload.from_json(request["workload"])
+        implementation.with_defaults(options)
+        _refuse("unavailable", why_unavailable(device) or implementation.available(device))
+        _refuse("unsupported", why_unsupported(implementation, options, workload, device))
+        reply = PrepareReply(
+            framework=implementation.framework,
+            first_call_s=None,
+            resolved_backend=None,
+            device_name=None,
+            output_bytes=None,
+        )
+        if request.get("capability_only"):
+            return reply
+        case = load_case(implementation, options, workload, device, request["seed"], self._pool)
+        reply["first_call_s"] = _first_call_s(case)
+        reply["resolved_backend"] = case.resolved_backend()
+        reply["device_name"] = case.device_name
+        reply["output_bytes"] = case.output_bytes
+        self._cases[request["case"]] = _Held(case)
+        return reply
+
+    def _memory(self, request: Mapping[str, Any]) -> MemoryReply:
+        case = self._held(request).case
+        return memory.measure(case.prepare_call, case.framework, case.device)
+
+    def _accuracy(self, request: Mapping[str, Any]) -> AccuracyReply:
+        return accuracy.assess(self._held(request).case)
+
+    def _sample(self, request: Mapping[str, Any]) -> SampleReply:
+        held = self._held(request)
+        flush = self._flush(held.case.device) if request.get("cache") == "cold" else None
+        return clock.sample(held.timed_call(), request["calls"], device=held.case.device, flush=flush)
+
+    def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._cases.pop(request["case"], None)
+        gc.collect()
+        return {}
+
+    def _implementation(self, name: str) -> Implementation:
+        try:
+            return self._registry.get(name)
+        except KeyError as error:
+            raise Refusal("unavailable", str(error.args[0])) from None
+
+    def _held(self, request: Mapping[str, Any]) -> _Held:
+        try:
+            return self._cases[request["case"]]
+        except KeyError:
+            raise KeyError(f"the case {request.get('case')!r} is not prepared in this bench") from None
+
+    def _flush(self, device: str) -> clock.Flush:
+        if device not in self._flushes:
+            self._flushes[device] = clock.Flush(device)
+        return self._flushes[device]
+
+
+def _refuse(status: str, reason: str | None) -> None:
+    if reason is not None:
+        raise Refusal(status, reason)
+
+
+def _first_call_s(case: LoadedCase) -> float:
+    """Seconds of the first call, which compiles and tunes, without what building the mask took.
+
+    In a backward pass the first forward is part of it. The output is checked, after the clock has stopped.
+    """
+    mask = case.inputs.mask
+    built = mask.build_s
+    began = perf_counter()
+    value = case.prepare_call()()
+    if case.device.split(":")[0] == "cuda":
+        from torch import cuda
+
+        cuda.synchronize(case.device)
+    elapsed = perf_counter() - began
+    case.named(value)
+    return max(0.0, elapsed - (mask.build_s - built))

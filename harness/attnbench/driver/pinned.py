@@ -1,0 +1,66 @@
+"""The environment variables that benches run under: how malloc and the thread pools behave is no detail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+__all__ = ["MALLOC_POLICIES", "PINNED_MALLOC", "bench_environment", "process_environment", "thread_count"]
+
+MALLOC_POLICIES = ("pinned", "default")
+
+#: glibc keeps what it has been given: with its defaults each large tensor is mapped and faulted in afresh,
+#: which costs more than many kernels. (Raising the mmap threshold instead is refused by older glibc.)
+PINNED_MALLOC: Mapping[str, str] = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+
+#: Thread pools that spin while they wait slow down every other pool in the process.
+PASSIVE_POOLS: Mapping[str, str] = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
+
+REPEATABLE: Mapping[str, str] = {
+    "PYTHONHASHSEED": "0",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def thread_count(threads: int | str) -> int:
+    """A scenario's `threads` as a number: `all` is every CPU that this process may use.
+
+    Raises:
+        ValueError: neither `all` nor a whole number ≥ 1.
+    """
+    if threads == "all":
+        try:
+            return len(os.sched_getaffinity(0))
+        except AttributeError:  # not on this system
+            return os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads must be 'all' or a whole number ≥ 1, got {threads!r}")
+    return threads
+
+
+def bench_environment(threads: int | str, malloc: str) -> dict[str, str]:
+    """The variables that are set for benches, beyond those they inherit; to be recorded as they are.
+
+    Raises:
+        ValueError: an unknown malloc policy, or not a number of threads.
+    """
+    if malloc not in MALLOC_POLICIES:
+        raise ValueError(f"malloc must be one of {', '.join(MALLOC_POLICIES)}, got {malloc!r}")
+    return {
+        **(PINNED_MALLOC if malloc == "pinned" else {}),
+        **PASSIVE_POOLS,
+        **dict.fromkeys(POOL_SIZES, str(thread_count(threads))),
+        **REPEATABLE,
+    }
+
+
+def process_environment(threads: int | str, malloc: str) -> dict[str, str]:
+    """The whole environment of benches: this process's, with `bench_environment` over it.
+
+    With malloc's defaults, pinned ones that this process inherited are taken out.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in PINNED_MALLOC}
+    return {**inherited, **bench_environment(threads, malloc)}
