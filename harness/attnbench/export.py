@@ -19,8 +19,10 @@ __all__ = ["FORMATS", "export"]
 FORMATS = ("csv", "parquet", "json")
 
 
-def export(frame: pd.DataFrame, format: str, path: Path | None = None, *, overwrite: bool = False) -> bytes:
-    """`frame` as a file's content, which is also written to `path` when one is given; equal frames, equal bytes.
+def export(
+    frame: pd.DataFrame, file_format: str, path: Path | None = None, *, overwrite: bool = False
+) -> bytes:
+    """`frame` as the bytes of a file, written to `path` when one is given. Equal frames give equal bytes.
 
     `csv`: UTF-8, a header line, what is null is empty. `json`: a list of rows, what is null is `null` and
     never NaN. `parquet`: the columns' types kept.
@@ -29,13 +31,13 @@ def export(frame: pd.DataFrame, format: str, path: Path | None = None, *, overwr
         UsageError: an unknown format, or a `path` that exists (unless `overwrite`) or is a folder.
         RunError: `path` cannot be written; what was there is unchanged.
     """
-    if format not in FORMATS:
-        raise UsageError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
+    if file_format not in FORMATS:
+        raise UsageError(f"format: expected one of {', '.join(FORMATS)}, got {file_format!r}")
     if path is not None:
         _require_free(Path(path), overwrite)
-    if format == "csv":
+    if file_format == "csv":
         data = frame.to_csv(index=False, lineterminator="\n").encode()
-    elif format == "json":
+    elif file_format == "json":
         data = _json(frame)
     else:
         buffer = BytesIO()
