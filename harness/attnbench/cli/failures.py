@@ -1,0 +1,87 @@
+"""What goes wrong becomes one message on stderr and an exit code; never a traceback for wrong use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from attnbench.cli.output import clean
+from attnbench.errors import AttnbenchError
+
+__all__ = ["EXIT_FAILED_CASE", "EXIT_INTERNAL", "EXIT_INTERRUPTED", "EXIT_WRONG_USE", "Interrupted", "told"]
+
+EXIT_FAILED_CASE = 1
+EXIT_WRONG_USE = 2
+#: A fault of attnbench itself (EX_SOFTWARE of sysexits.h).
+EXIT_INTERNAL = 70
+#: What a shell reports of a program that SIGPIPE ended: the reader of our output has gone.
+EXIT_BROKEN_PIPE = 141
+#: 128 + SIGINT. A sweep ended by SIGTERM says the same: interrupted, records kept.
+EXIT_INTERRUPTED = 130
+
+#: Set to 1 to see the traceback of a fault of attnbench itself.
+TRACEBACK_VARIABLE = "ATTNBENCH_TRACEBACK"
+
+
+class Interrupted(Exception):
+    """The work was interrupted; the text says what was kept and how to go on."""
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn whatever is raised inside into a message and an exit code.
+
+    Raises:
+        SystemExit: something was raised that is neither click's nor asked for by `TRACEBACK_VARIABLE`.
+    """
+    try:
+        yield
+        # What is still buffered is written here, where a reader that has gone can be dealt with.
+        sys.stdout.flush()
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except BrokenPipeError:
+        _give_up_stdout()
+        sys.exit(EXIT_BROKEN_PIPE)
+    except AttnbenchError as error:
+        _fail(str(error), EXIT_WRONG_USE)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", EXIT_WRONG_USE)
+    except Interrupted as interruption:
+        _say(str(interruption))
+        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE) == "1":
+            raise
+        _fail(
+            f"attnbench itself failed: {type(error).__name__}: {error}\n"
+            f"This is a bug: please report it with what `{TRACEBACK_VARIABLE}=1 attnbench …` prints.",
+            EXIT_INTERNAL,
+        )
+
+
+def _fail(message: str, exit_code: int) -> None:
+    _say(f"Error: {message}")
+    sys.exit(exit_code)
+
+
+def _say(message: str) -> None:
+    click.echo(clean(message, keep_lines=True), err=True)
+
+
+def _give_up_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    try:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, sys.stdout.fileno())
+        os.close(descriptor)
+    except (OSError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process

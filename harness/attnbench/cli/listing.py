@@ -1,0 +1,141 @@
+"""`attnbench list`: what is there, what is missing and how to get it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from attnbench.cli.options import json_option, plugin_option
+from attnbench.errors import ScenarioError
+
+if TYPE_CHECKING:
+    from attnbench.cli.capability import Asker
+    from attnbench.protocol import BenchSource, ImplementationInfo
+
+__all__ = ["listing"]
+
+#: What only --json tells, for want of room.
+JSON_ONLY = ("origin", "memory_bytes")
+
+#: How to come by a device of each kind that was looked for and not found.
+HOW_TO_GET = {
+    "cuda": "needs an NVIDIA GPU with its driver, and a PyTorch built for CUDA",
+    "mps": "needs a Mac with Apple silicon, and a PyTorch built with MPS",
+    "xpu": "needs an Intel GPU with its driver, and a PyTorch built for XPU",
+}
+
+#: The dtypes in which an implementation is asked whether it runs; some kernels know halves alone.
+ASKED_DTYPES = ("float32", "bfloat16", "float16")
+
+
+@click.command("list", short_help="List implementations, scenarios or devices.")
+@click.argument("what", type=click.Choice(["implementations", "scenarios", "devices"]))
+@plugin_option
+@json_option
+def listing(what: str, plugins: tuple[Path, ...], as_json: bool) -> None:
+    """List what is there, what is missing, and how to get it.
+
+    \b
+    Examples:
+      attnbench list implementations
+      attnbench list implementations --plugin my_kernel.py
+      attnbench list scenarios
+      attnbench list devices --json
+    """
+    from attnbench.cli import terminal
+    from attnbench.cli.output import clean, print_json
+
+    if what == "scenarios":
+        rows = _scenarios()
+    else:
+        from attnbench.cli.preparation import Sources, warn_of_problems
+
+        with Sources(plugins) as sources:
+            source = sources.any()
+            if not as_json:
+                warn_of_problems(source.hello)
+            rows = _devices(source) if what == "devices" else _implementations(source)
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        click.echo(f"there are no {what} here")
+    else:
+        columns = [name for name in rows[0] if name not in JSON_ONLY]
+        terminal.print_grid([{name: clean(_text(row[name])) for name in columns} for row in rows])
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        from attnbench.case import format_options
+
+        return format_options(value)
+    return "–" if value in (None, "") else str(value)
+
+
+def _scenarios() -> list[dict[str, Any]]:
+    from attnbench import scenario
+
+    rows = []
+    for name, path in scenario.shipped().items():
+        try:
+            description = scenario.read(str(path)).description
+        except ScenarioError as error:
+            description = f"has mistakes: {error.mistakes[0]}"
+        rows.append({"name": name, "description": description, "path": str(path)})
+    return rows
+
+
+def _devices(source: BenchSource) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for kind, found in source.hello["devices"].items():
+        rows += [
+            {
+                "device": each.get("device", kind),
+                "name": each.get("name"),
+                "status": "available",
+                "memory_bytes": each.get("memory_bytes"),
+            }
+            for each in found
+        ]
+        if not found:
+            how = HOW_TO_GET.get(kind, "was looked for and not found")
+            rows.append({"device": kind, "name": None, "status": f"missing: {how}", "memory_bytes": None})
+    return rows
+
+
+def _implementations(source: BenchSource) -> list[dict[str, Any]]:
+    from attnbench.cli.capability import asking
+
+    kinds = [kind for kind, found in source.hello["devices"].items() if found]
+    with asking(source) as asker:
+        return [
+            {
+                "name": info["name"],
+                "framework": info["framework"],
+                "summary": info["summary"],
+                "options": info["options"],
+                "origin": info["origin"],
+                **{kind: _state(asker, info, kind) for kind in kinds},
+            }
+            for info in source.hello["catalogue"]
+        ]
+
+
+def _state(asker: Asker, info: ImplementationInfo, device: str) -> str:
+    """`available`, or why not, of a small workload in the first dtype that the implementation takes."""
+    from attnbench.case import Case, Variant
+    from attnbench.workload import AttentionShape, Workload
+
+    shape = AttentionShape(batch=1, heads=1, kv_heads=1, q_len=64, kv_len=64, head_dim=64)
+    first = ""
+    for dtype in ASKED_DTYPES:
+        workload = Workload(info["operation"], shape, dtype=dtype)
+        answer = asker.ask(Case(Variant.of(info["name"]), workload, device))
+        if answer.status is None:
+            return "available"
+        first = first or f"{answer.status}: {answer.reason}"
+        if answer.status != "unsupported":
+            return f"{answer.status}: {answer.reason}"
+    return first

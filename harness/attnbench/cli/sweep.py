@@ -1,0 +1,381 @@
+"""`attnbench sweep`: the main job."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import attnbench
+from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted
+from attnbench.cli.options import json_option, matrix_options, report_directory
+from attnbench.cli.preparation import (
+    Selection,
+    Sources,
+    expand,
+    plugin_header,
+    read_scenarios,
+    warn_of_problems,
+)
+from attnbench.errors import AttnbenchError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from attnbench.case import Block
+    from attnbench.report.findings import Finding
+    from attnbench.scenario import Scenario
+    from attnbench.store import RunWriter
+
+__all__ = ["sweep"]
+
+
+@click.command(short_help="Measure the cases of a scenario; the main job.")
+@click.argument("scenarios", metavar="SCENARIO...", nargs=-1)
+@matrix_options
+@click.option(
+    "--resume",
+    metavar="RUN",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Go on with an interrupted run, with the scenarios and settings that it holds.",
+)
+@click.option("--report", "with_report", is_flag=True, help="Write the report of the run, too.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when a case failed or its answer is wrong.")
+@click.option(
+    "--executor",
+    type=click.Choice(["local"]),
+    default="local",
+    show_default=True,
+    help="Where benches run. This version knows this machine alone.",
+)
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of all runs.  [default: ./results]",
+)
+@click.option("--name", metavar="NAME", help="The run's name.  [default: <scenario>-<UTC date and time>]")
+@report_directory("-o", "--report-out")
+@json_option
+@click.pass_context
+def sweep(
+    context: click.Context,
+    scenarios: tuple[str, ...],
+    devices: tuple[str, ...],
+    implementations: tuple[str, ...],
+    sets: tuple[str, ...],
+    plugins: tuple[Path, ...],
+    resume: Path | None,
+    with_report: bool,
+    strict: bool,
+    executor: str,
+    out: Path | None,
+    name: str | None,
+    report_directory: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure every case of each SCENARIO: latency, memory and numerical error, side by side.
+
+    SCENARIO is a file, or the bare name of a shipped scenario (`attnbench list scenarios`). Every mistake
+    is told before anything is measured. Cases are kept as soon as they are measured: an interrupted sweep
+    goes on with --resume. A case that cannot run, breaks or answers wrongly is a row of the table, with its
+    reason.
+
+    --strict counts as failed: oom, timeout, crashed, error, and wrong answers; not what a kernel does not
+    claim to do (unsupported) or this machine lacks (unavailable).
+
+    \b
+    Examples:
+      attnbench sweep quick --report
+      attnbench sweep my.yaml --set measure.precision=0.01 --impl sdpa --impl naive
+      attnbench sweep quick --plugin my_kernel.py --impl mine --impl sdpa --strict
+      attnbench sweep --resume results/quick-20260102-030405
+    """
+    del executor  # there is one
+    selection = Selection(scenarios, devices, implementations, sets, plugins)
+    if resume is not None:
+        _refuse_beside_resume(selection, out, name)
+        selection, texts = _stored_selection(resume, selection)
+    elif not scenarios:
+        raise click.UsageError(
+            "Missing argument 'SCENARIO...'. `attnbench list scenarios` shows those that are shipped.",
+            context,
+        )
+    else:
+        texts = None
+    arguments = list(context.meta.get("attnbench.arguments", ()))
+    chosen = read_scenarios(selection, texts)
+    with _terminable(), Sources(selection.plugins) as sources:
+        matrix = expand(chosen, sources)
+        hello = sources(chosen[0]).hello
+        if not as_json:
+            warn_of_problems(hello)
+        header = _header(arguments, selection, matrix, sources)
+        with _open(resume, out, name, header, chosen) as writer:
+            interrupted = _measure(matrix, sources, writer)
+            run = writer.path
+    outcome = _conclude(run, interrupted, report_directory, with_report=with_report)
+    if as_json:
+        _print_document(outcome, strict=strict)
+    else:
+        _print_outcome(outcome)
+    if outcome.interrupted:
+        raise Interrupted(
+            f"interrupted: {_counted(len(outcome.rows))} kept in {run}; "
+            f"go on with: attnbench sweep --resume {run}"
+        )
+    context.exit(outcome.exit_code(strict=strict))
+
+
+# Before
+
+
+def _refuse_beside_resume(selection: Selection, out: Path | None, name: str | None) -> None:
+    given = [
+        option
+        for option, value in (
+            ("--device", selection.devices),
+            ("--impl", selection.implementations),
+            ("--set", selection.sets),
+            ("--out", out),
+            ("--name", name),
+        )
+        if value
+    ]
+    if given:
+        raise UsageError(
+            f"--resume goes on with the run as it was started: leave out {', '.join(given)}, or start a run "
+            "of its own without --resume"
+        )
+
+
+def _stored_selection(run: Path, given: Selection) -> tuple[Selection, dict[str, str]]:
+    """What the run was started with, and the text of each of its scenarios by path.
+
+    Raises:
+        RunError: it is no run, or one whose header lacks what is needed to go on.
+        UsageError: a scenario or plug-in was given that is not the run's.
+    """
+    from attnbench import scenario, store
+
+    header = store.read(run).header
+    try:
+        stored = [(str(each["path"]), str(each["text"])) for each in header["scenarios"]]
+        first = header["scenarios"][0]
+        plugins = {str(each["path"]): str(each["sha256"]) for each in header.get("plugins", ())}
+        selection = Selection(
+            scenarios=tuple(path for path, _ in stored),
+            devices=tuple(first.get("devices", ())),
+            implementations=tuple(first.get("implementations", ())),
+            sets=tuple(first.get("sets", ())),
+            plugins=tuple(Path(path) for path in plugins),
+        )
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise RunError(
+            f"{run}/run.json: does not say what was to be measured ({type(error).__name__}: {error}); "
+            "it cannot be gone on with"
+        ) from error
+    texts = dict(stored)
+    for name in given.scenarios:
+        path = scenario.resolve(name)
+        if path.read_text(encoding="utf-8") not in texts.values():
+            raise UsageError(
+                f"{path} is not the scenario that {run} was started with; leave SCENARIO out to go on with "
+                "the stored one, or start a run of its own without --resume"
+            )
+    for each in plugin_header(given.plugins or selection.plugins):
+        if each["sha256"] not in plugins.values():
+            raise UsageError(
+                f"the plug-in {each['path']} is not what it was when {run} was started; bring it back, or "
+                "start a run of its own without --resume"
+            )
+    return selection, texts
+
+
+def _header(
+    arguments: Sequence[str],
+    selection: Selection,
+    matrix: Sequence[tuple[Scenario, Sequence[Block]]],
+    sources: Sources,
+) -> dict[str, Any]:
+    """What run.json keeps beside the store's own keys."""
+    from attnbench import driver, environment
+
+    first = matrix[0][0]
+    threads, malloc = first.measure.threads_count(), first.measure.malloc
+    return {
+        "attnbench": attnbench.__version__,
+        "command": ["attnbench", *arguments],
+        "started_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "scenarios": [
+            {
+                "name": scenario.name,
+                "path": str(scenario.path),
+                "text": scenario.source_text,
+                "sets": list(selection.sets),
+                "implementations": list(selection.implementations),
+                "devices": list(selection.devices),
+            }
+            for scenario, _ in matrix
+        ],
+        "seed": first.measure.seed,
+        "plugins": plugin_header(selection.plugins),
+        "environment": environment.fingerprint(
+            sources(first).hello, driver.bench_environment(threads, malloc), threads, malloc
+        ),
+    }
+
+
+def _open(
+    resume: Path | None,
+    out: Path | None,
+    name: str | None,
+    header: dict[str, Any],
+    scenarios: Sequence[Scenario],
+) -> RunWriter:
+    from attnbench import store
+
+    if resume is not None:
+        return store.resume(resume, header)
+    default = "+".join(scenario.name for scenario in scenarios) + datetime.now(UTC).strftime("-%Y%m%d-%H%M%S")
+    return store.create(out or Path("results"), name if name is not None else default, header)
+
+
+# While
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends what runs inside as Ctrl-C does: what was measured is kept, processes are ended."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's affair
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _measure(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources, writer: RunWriter) -> bool:
+    """Run the sweep; True when it was interrupted.
+
+    Raises:
+        AttnbenchError: it could not go on; the text says what was kept.
+    """
+    from attnbench import runner
+    from attnbench.cli.terminal import progress_display
+
+    try:
+        with progress_display() as display:
+            runner.sweep(matrix, sources, writer, display)
+    except KeyboardInterrupt:
+        return True
+    except AttnbenchError as error:
+        raise type(error)(f"{error}\n{_kept(writer)}") from error
+    except OSError as error:
+        raise RunError(
+            f"{error.filename or 'the run'}: {error.strerror or error}\n{_kept(writer)}"
+        ) from error
+    return False
+
+
+def _kept(writer: RunWriter) -> str:
+    cases = sum(len(case_ids) for case_ids in writer.finished.values())
+    return f"{_counted(cases)} kept in {writer.path}; go on with: attnbench sweep --resume {writer.path}"
+
+
+def _counted(cases: int) -> str:
+    return "1 case" if cases == 1 else f"{cases} cases"
+
+
+# After
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sweep came to."""
+
+    run: Path
+    report: Path | None
+    rows: list[dict[str, Any]]
+    findings: list[Finding]
+    interrupted: bool
+
+    def failed(self) -> int:
+        """How many cases `--strict` counts as failed."""
+        from attnbench.cli import cells
+
+        return sum(cells.failed(row) for row in self.rows)
+
+    def exit_code(self, *, strict: bool) -> int:
+        """0, 1 for a failed case under `--strict`, 130 when interrupted."""
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        return EXIT_FAILED_CASE if strict and self.failed() else 0
+
+
+def _conclude(run: Path, interrupted: bool, report_directory: Path | None, *, with_report: bool) -> Outcome:
+    """Derive the table of the run, and write its report if asked to."""
+    from attnbench import table
+    from attnbench.cli import cells
+    from attnbench.report.findings import findings
+
+    frame = table.load(run)
+    table.write_parquet(run)
+    page = None
+    if with_report and not interrupted:
+        from attnbench.cli.report import write_report
+
+        page = write_report([run], report_directory)
+    return Outcome(run, page, cells.rows_of(frame), findings(frame), interrupted)
+
+
+def _print_document(outcome: Outcome, *, strict: bool) -> None:
+    from attnbench.cli.output import print_json
+
+    failed = outcome.failed()
+    code = outcome.exit_code(strict=strict)
+    reasons = {
+        0: "good" if not failed else f"{_counted(failed)} failed; without --strict that is good",
+        EXIT_FAILED_CASE: f"{_counted(failed)} failed",
+        EXIT_INTERRUPTED: "interrupted",
+    }
+    print_json(
+        {
+            "run": str(outcome.run),
+            "report": str(outcome.report) if outcome.report else None,
+            "exit_code": code,
+            "exit_reason": reasons[code],
+            "cases": len(outcome.rows),
+            "failed": failed,
+            "statuses": dict(Counter(row["status"] for row in outcome.rows)),
+            "findings": [
+                {"kind": each.kind, "text": each.text, "serious": each.serious} for each in outcome.findings
+            ],
+            "rows": outcome.rows,
+        }
+    )
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    from attnbench.cli import terminal
+    from attnbench.cli.output import clean
+
+    terminal.print_results(outcome.rows, terminal.console())
+    click.echo("\nFindings")
+    for finding in outcome.findings:
+        click.echo(f"  {'!' if finding.serious else '·'} {clean(finding.text)}")
+    click.echo(f"\nrun     {clean(str(outcome.run))}")
+    if outcome.report:
+        click.echo(f"report  {clean(str(outcome.report))}")

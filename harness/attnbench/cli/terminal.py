@@ -1,0 +1,334 @@
+"""What a sweep looks like in a terminal: progress while it runs, and its table at the end.
+
+Progress goes to stderr, answers to stdout. Nothing is drawn but when something has happened: a display
+that redraws itself would take a core from what is being measured.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from attnbench.cli import cells
+from attnbench.cli.cells import Row
+from attnbench.cli.output import clean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from attnbench.case import Block
+    from attnbench.record import Record
+
+__all__ = [
+    "LiveProgress",
+    "PlainProgress",
+    "Progress",
+    "console",
+    "print_grid",
+    "print_results",
+    "progress_display",
+]
+
+#: Columns for a table that no terminal bounds (a pipe, a file), unless COLUMNS says otherwise.
+UNBOUNDED_WIDTH = 200
+
+#: Columns that are shown only when they differ between cases; else the line above the table says them once.
+_VARYING = ("scenario", "device", "dtype", "mask", "pass", "inputs")
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on `stream` (stdout), which respects COLUMNS, NO_COLOR and what is no terminal."""
+    from rich.console import Console
+
+    target = stream or sys.stdout
+    bounded = target.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Console(
+        file=target, width=None if bounded else UNBOUNDED_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
+# While it runs
+
+
+class Progress:
+    """Counts what is done and reckons the time left; the two displays build on it."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._began = clock()
+        self.cases = 0
+        self.finished = 0
+        self.done_s = 0.0
+        self.total_s = 0.0
+        self.running = ""
+
+    def sweep_started(self, blocks: int, cases: int, budget_s: float) -> None:
+        """So many cases are to be measured, in at most about `budget_s` seconds."""
+        # Imported before anything is measured, so that it takes no time from what is.
+        import attnbench.table  # noqa: F401
+
+        self._began = self._clock()
+        self.cases = cases
+        self.total_s = budget_s
+        self.show_start(blocks)
+
+    def block_started(self, block: Block, index: int) -> None:
+        """A block begins."""
+        self.running = clean(f"{block.scenario}: {block.block_id}")
+
+    def progress(self, done_s: float, total_s: float) -> None:
+        """Of the work reckoned at `total_s` seconds, `done_s` are done."""
+        self.done_s, self.total_s = done_s, total_s
+
+    def block_finished(self, block: Block, records: Sequence[Record]) -> None:
+        """The block's records are on disk."""
+        from attnbench import table
+
+        rows = cells.rows_of(table.from_records(records, run_id=""))
+        self.finished += len(rows)
+        self.show_rows(rows)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that what is left will take, at the pace so far; at the start the whole budget."""
+        if self.done_s <= 0:
+            return self.total_s
+        return max(0.0, self.total_s - self.done_s) * (self._clock() - self._began) / self.done_s
+
+    def show_start(self, blocks: int) -> None:
+        """Show that a sweep of so many blocks begins."""
+        raise NotImplementedError
+
+    def show_rows(self, rows: Sequence[Row]) -> None:
+        """Show the cases of a finished block."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+class PlainProgress(Progress):
+    """One line a finished case, on stderr, written at once: for logs."""
+
+    def show_start(self, blocks: int) -> None:
+        """Say what is to come."""
+        click.echo(
+            f"{self.cases} cases in {blocks} blocks, at most about {cells.duration(self.total_s)}", err=True
+        )
+
+    def show_rows(self, rows: Sequence[Row]) -> None:
+        """A line a case."""
+        width = len(str(self.cases))
+        first = self.finished - len(rows) + 1
+        for number, row in enumerate(rows, first):
+            click.echo(f"[{number:>{width}}/{self.cases}] {cells.case_line(row)}", err=True)
+        sys.stderr.flush()
+
+
+class LiveProgress(Progress):
+    """The table growing as blocks finish, with a bar below that tells the time left; gone at the end."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = monotonic) -> None:
+        from rich.live import Live
+
+        super().__init__(clock)
+        self._console = console
+        self._rows: list[Row] = []
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> LiveProgress:
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def show_start(self, blocks: int) -> None:
+        """Draw the empty table and the bar."""
+        self._draw()
+
+    def show_rows(self, rows: Sequence[Row]) -> None:
+        """Draw the table with these rows added."""
+        self._rows += rows
+        self._draw()
+
+    def block_started(self, block: Block, index: int) -> None:
+        """Name the block below the bar."""
+        super().block_started(block, index)
+        self._draw()
+
+    def progress(self, done_s: float, total_s: float) -> None:
+        """Move the bar."""
+        super().progress(done_s, total_s)
+        self._draw()
+
+    def _draw(self) -> None:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        bar = Table.grid(padding=(0, 1))
+        width = max(10, min(40, self._console.width - 50))
+        bar.add_row(
+            ProgressBar(total=max(self.total_s, 1e-9), completed=self.done_s, width=width),
+            Text(f"{self.finished}/{self.cases} cases, about {cells.duration(self.left_s)} left"),
+        )
+        # What does not fit above the bar has scrolled away; the whole table comes at the end.
+        shown = self._rows[-max(1, self._console.height - 8) :]
+        parts: list[Any] = [results_table(shown, self._console)] if shown else []
+        running = Text(self.running, style="dim", no_wrap=True, overflow="ellipsis")
+        self._live.update(Group(*parts, bar, running), refresh=True)
+
+
+def progress_display() -> LiveProgress | PlainProgress:
+    """The display that suits stderr."""
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        return LiveProgress(console(sys.stderr))
+    return PlainProgress()
+
+
+# At the end
+
+
+def print_results(rows: Sequence[Row], target: Console) -> None:
+    """The table, one line a case, then the reasons of what was not measured or is wrong."""
+    from rich.text import Text
+
+    if not rows:
+        target.print(Text("No case was measured."))
+        return
+    common = _common(rows)
+    if common:
+        target.print(Text(common, style="bold"))
+    target.print(results_table(rows, target))
+    for line in _reasons(rows):
+        target.print(Text(line))
+
+
+def results_table(rows: Sequence[Row], target: Console) -> Table:
+    """One line a case, in the fullest of several layouts that fits the width.
+
+    Narrower layouts merge the interval into the latency, then leave out of the shape what all cases share,
+    then drop the absolute error, the interval, the memory and the error's ratio. Where even the leanest is
+    too wide, its cells are folded.
+    """
+    layouts = _layouts(rows)
+    roomy = target.options.update(width=10_000)
+    for layout in layouts:
+        table = _build(rows, layout)
+        if target.measure(table, options=roomy).maximum <= target.width:
+            return table
+    return _build(rows, layouts[-1])
+
+
+Column = tuple[str, str, Callable[[Row], str]]
+
+
+def _layouts(rows: Sequence[Row]) -> list[list[Column]]:
+    """From the fullest to the leanest: columns as (header, justification, text of a row)."""
+    name: Column = ("implementation", "left", cells.implementation)
+    full_shape: Column = ("shape", "left", cells.shape)
+    varying_axes = [axis for axis in cells.AXES if _varies(rows, axis)]
+    short_shape: Column = ("shape", "left", lambda row: cells.shape_part(row, varying_axes))
+    where: list[Column] = [
+        (column, "left", lambda row, column=column: clean(str(row[column])))  # type: ignore[misc]
+        for column in _VARYING
+        if _varies(rows, column)
+    ]
+    latency: Column = ("latency", "right", cells.latency)
+    interval: Column = ("95% interval", "right", cells.interval)
+    merged: Column = ("latency", "right", cells.latency_and_interval)
+    speedup: Column = ("speed-up", "right", cells.speedup)
+    memory: Column = ("memory", "right", cells.memory)
+    error: Column = ("error", "right", cells.error)
+    ratio: Column = ("ratio", "right", cells.ratio)
+    status: Column = ("status", "left", cells.status)
+    lean = [name, *([short_shape] if varying_axes else []), *where]
+    return [
+        [name, full_shape, *where, latency, interval, speedup, memory, error, ratio, status],
+        [name, full_shape, *where, merged, speedup, memory, error, ratio, status],
+        [*lean, merged, speedup, memory, error, ratio, status],
+        [*lean, merged, speedup, memory, ratio, status],
+        [*lean, latency, speedup, memory, ratio, status],
+        [*lean, latency, speedup, ratio, status],
+        [*lean, latency, speedup, status],
+    ]
+
+
+def _build(rows: Sequence[Row], layout: Sequence[Column]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for header, justify, _ in layout:
+        table.add_column(header, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    previous: object = None
+    for row in rows:
+        block = (row["scenario"], row["block_id"])
+        if previous is not None and block != previous:
+            table.add_section()
+        previous = block
+        table.add_row(*(Text(text(row), style=_style(header, row)) for header, _, text in layout))
+    return table
+
+
+def _style(header: str, row: Row) -> str:
+    """Wrong answers are struck out; what failed is red, what could not be done is dim."""
+    if cells.accuracy_failed(row):
+        return "red" if header in ("status", "ratio", "error") else "strike"
+    if cells.failed(row):
+        return "red"
+    return "" if row["status"] == "ok" else "dim"
+
+
+def _varies(rows: Sequence[Row], column: str) -> bool:
+    return len({row[column] for row in rows}) > 1
+
+
+def _common(rows: Sequence[Row]) -> str:
+    """What all cases share, and columns therefore leave out."""
+    axes = [axis for axis in cells.AXES if not _varies(rows, axis)]
+    shared = [str(rows[0][column]) for column in _VARYING if not _varies(rows, column)]
+    return clean("all cases: " + " · ".join([*([cells.shape_part(rows[0], axes)] if axes else []), *shared]))
+
+
+def _reasons(rows: Sequence[Row]) -> list[str]:
+    """Each reason once, with the implementation and how many cases it stopped."""
+    counts: dict[tuple[str, str, str], int] = {}
+    for row in rows:
+        if row["status"] != "ok" or cells.accuracy_failed(row):
+            key = (
+                cells.implementation(row),
+                cells.status(row),
+                clean(str(row.get("reason") or "no reason given")),
+            )
+            counts[key] = counts.get(key, 0) + 1
+    return [
+        f"{name}: {status}" + (f" ({count} cases)" if count > 1 else "") + f": {reason}"
+        for (name, status, reason), count in counts.items()
+    ]
+
+
+def print_grid(rows: Sequence[Mapping[str, str]], *, right: Collection[str] = ()) -> None:
+    """Rows of texts under their keys as headers, on stdout; columns named in `right` are aligned there."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for header in rows[0]:
+        table.add_column(header, justify="right" if header in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(text) for text in row.values()))
+    console().print(table)

@@ -1,0 +1,250 @@
+"""The table of a sweep at every width, and the displays of its progress."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from attnbench.cli import cells, terminal
+
+
+def row(**overrides: Any) -> dict[str, Any]:
+    """A row of the table, as `cells.rows_of` makes it."""
+    plain = {
+        "scenario": "quick",
+        "block_id": "attention/B1-H8-L512-D64/float32/none/forward/cpu",
+        "implementation": "naive",
+        "options": None,
+        "device": "cpu",
+        "dtype": "float32",
+        "mask": "none",
+        "pass": "forward",
+        "inputs": "normal",
+        "batch": 1,
+        "heads": 8,
+        "kv_heads": 8,
+        "q_len": 512,
+        "kv_len": 512,
+        "head_dim": 64,
+        "status": "ok",
+        "reason": None,
+        "accuracy": "pass",
+        "flagged": None,
+        "latency_median_s": 1.234e-3,
+        "latency_ci_low_s": 1.21e-3,
+        "latency_ci_high_s": 1.26e-3,
+        "speedup": 1.85,
+        "peak_alloc_bytes": 3 << 20,
+        "error_rel_l2": 1.2e-6,
+        "error_ratio": 0.31,
+    }
+    return {**plain, **overrides}
+
+
+UNMEASURED = dict.fromkeys(
+    (
+        "latency_median_s",
+        "latency_ci_low_s",
+        "latency_ci_high_s",
+        "speedup",
+        "peak_alloc_bytes",
+        "error_rel_l2",
+        "error_ratio",
+        "accuracy",
+    )
+)
+
+ROWS = [
+    row(),
+    row(implementation="chunked", options="block=256", mask="causal", q_len=2048, kv_len=2048),
+    row(
+        implementation="sdpa_flash",
+        status="unsupported",
+        reason="float64 [red]is\x1b not taken",
+        **UNMEASURED,
+    ),
+    row(implementation="mine", accuracy="fail", reason="o: 12 times its bound", error_ratio=24.0),
+]
+
+
+def drawn(rows: list[dict[str, Any]], width: int, *, color: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(
+        file=stream,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+    )
+    terminal.print_results(rows, console)
+    return stream.getvalue()
+
+
+def test_wide_table_says_all_of_a_case_in_one_line() -> None:
+    text = drawn(ROWS, 200)
+    line = next(line for line in text.splitlines() if "naive" in line)
+    for part in ("B1-H8-L512-D64", "none", "1.23 ms", "[1.21, 1.26] ms", "1.85×", "3.00 MiB", "1.2e-06"):
+        assert part in line
+    assert re.search(r"0\.31\s+ok", line)
+    assert "all cases: B1-H8-D64 · quick · cpu · float32 · forward · normal" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 72, 80, 100, 120, 200])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    assert max(len(line) for line in drawn(ROWS, width).splitlines()) <= width
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 120])
+def test_every_case_stays_one_line(width: int) -> None:
+    lines = drawn(ROWS, width).splitlines()
+    line = next(line for line in lines if "chunked(block=256)" in line)
+    assert "2048" in line
+    assert "1.23 ms" in line
+    assert "1.85×" in line
+    assert line.rstrip().endswith("ok")
+
+
+def test_narrow_tables_lose_the_least_telling_columns_first() -> None:
+    assert "95% interval" in drawn(ROWS, 200)
+    assert "±2.0%" in drawn(ROWS, 115)
+    narrow = drawn(ROWS, 80)
+    assert "95% interval" not in narrow
+    for header in ("implementation", "shape", "latency", "speed-up", "ratio", "status"):
+        assert header in narrow
+
+
+def test_reasons_stand_below_and_cannot_steer_the_terminal() -> None:
+    text = drawn(ROWS, 120)
+    assert "sdpa_flash: unsupported: float64 [red]is not taken" in text
+    assert "mine: wrong: o: 12 times its bound" in text
+    assert "\x1b" not in text
+
+
+def test_equal_reasons_are_told_once() -> None:
+    rows = [row(status="oom", reason="no memory", **UNMEASURED) for _ in range(3)]
+    assert drawn(rows, 120).count("naive: oom (3 cases): no memory") == 1
+
+
+def test_wrong_answers_are_struck_out() -> None:
+    coloured = drawn([row(), row(implementation="mine", accuracy="fail")], 120, color=True)
+    struck = [line for line in coloured.splitlines() if "\x1b[9m" in line]
+    assert len(struck) == 1
+    assert "mine" in struck[0]
+    assert "wrong" in struck[0]
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[31m" not in drawn([row(status="error", reason="x", **UNMEASURED)], 120, color=True)
+
+
+def test_columns_bound_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal.console(io.StringIO()).width == terminal.UNBOUNDED_WIDTH
+    monkeypatch.setenv("COLUMNS", "91")
+    assert terminal.console(io.StringIO()).width == 91
+
+
+def test_no_rows_are_said() -> None:
+    assert drawn([], 80) == "No case was measured.\n"
+
+
+def test_interval_and_units() -> None:
+    assert cells.interval(row()) == "[1.21, 1.26] ms"
+    assert cells.interval(row(latency_ci_low_s=0.9e-3)) == "[900 µs, 1.26 ms]"
+    assert cells.interval(row(latency_ci_low_s=None)) == "–"
+    assert cells.latency_and_interval(row()) == "1.23 ms ±2.0%"
+    assert cells.latency_and_interval(row(latency_ci_low_s=None)) == "1.23 ms"
+    assert cells.memory(row(peak_alloc_bytes=None)) == "–"
+    assert cells.speedup(row(speedup=None)) == "–"
+
+
+def test_shapes_read_as_in_case_ids() -> None:
+    assert cells.shape(row()) == "B1-H8-L512-D64"
+    grouped = row(heads=32, kv_heads=8, q_len=1)
+    assert cells.shape(grouped) == "B1-H32kv8-Lq1-Lk512-D64"
+    assert cells.shape_part(grouped, ["kv_len"]) == "Lq1-Lk512"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min"), (80, "1 min 20 s"), (7500, "2 h 5 min"), (3599.7, "1 h"), (7200, "2 h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert cells.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_failed"),
+    [
+        ({}, False),
+        ({"accuracy": "fail"}, True),
+        ({"accuracy": "unchecked"}, False),
+        ({"status": "oom"}, True),
+        ({"status": "timeout"}, True),
+        ({"status": "crashed"}, True),
+        ({"status": "error"}, True),
+        ({"status": "unsupported"}, False),
+        ({"status": "unavailable"}, False),
+    ],
+)
+def test_what_strict_counts_as_failed(overrides: dict[str, Any], is_failed: bool) -> None:
+    assert cells.failed(row(**overrides)) is is_failed
+
+
+class Seconds:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_time_left_follows_the_pace() -> None:
+    clock = Seconds()
+    progress = terminal.PlainProgress(clock)
+    progress.sweep_started(2, 4, 100.0)
+    assert progress.left_s == 100.0
+    clock.now = 10.0
+    progress.progress(50.0, 100.0)  # half of the budget in a tenth of it
+    assert progress.left_s == pytest.approx(10.0)
+    progress.progress(100.0, 100.0)
+    assert progress.left_s == 0.0
+
+
+def test_plain_progress_is_a_line_a_case(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = terminal.PlainProgress()
+    progress.sweep_started(1, 12, 75.0)
+    progress.show_rows(ROWS)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == "12 cases in 1 blocks, at most about 1 min 15 s"
+    assert len(lines) == 1 + len(ROWS)
+    assert "sdpa_flash" in lines[3]
+    assert lines[3].endswith("unsupported: float64 [red]is not taken")
+    assert lines[4].endswith("wrong: o: 12 times its bound")
+
+
+def test_live_progress_draws_on_a_terminal_and_clears_itself() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, height=20, force_terminal=True)
+    with terminal.LiveProgress(console, Seconds()) as progress:
+        progress.sweep_started(1, 40, 60.0)
+        progress.show_rows(ROWS * 10)
+        progress.progress(30.0, 60.0)
+    text = stream.getvalue()
+    assert "about 1 min left" in text
+    assert "chunked(block=256)" in text
+    assert text.endswith("\x1b[2K")
+
+
+def test_plain_is_chosen_where_there_is_no_terminal() -> None:
+    assert isinstance(terminal.progress_display(), terminal.PlainProgress)
