@@ -1,0 +1,144 @@
+"""Small multiples: rows split into panels, panels laid out in figures, one legend shared by all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attnbench.plots.rows import Row, describe, lengths, measured, shorten, sweeps, varying, workload_label
+from attnbench.plots.style import DANGER, INK, PAPER, Look
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+__all__ = ["PANELS_PER_FIGURE", "Panel", "any_row", "busiest", "grid", "legend", "mark", "pages", "split", "wrap"]
+
+PANELS_PER_FIGURE = 6
+_COLUMNS = 3
+_WIDTH_IN = 9.6
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The rows of one panel, and what sets them apart from the other panels."""
+
+    title: str
+    rows: tuple[Row, ...]
+
+
+def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
+    """The measured rows as sweeps along the length, and as single workloads.
+
+    Settings that have two lengths or more are a sweep and become lines; the others are single shapes.
+    """
+    known = [row for row in rows if measured(row) and row["length"] is not None]
+    groups = sweeps(known)
+    along = [group for group in groups if len(lengths(group)) > 1]
+    single = [group for group in groups if len(lengths(group)) == 1]
+    sweep_names, all_names = varying([row for group in along for row in group]), varying(known)
+    return (
+        [Panel(describe(group[0], sweep_names), tuple(group)) for group in along],
+        [Panel(workload_label(group[0], all_names), tuple(group)) for group in single],
+    )
+
+
+def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:
+    """A sweep at one length: the longest of those at which the most implementations were measured.
+
+    The title tells what sets it apart from the rest of `rows`.
+    """
+
+    def at(length: int) -> list[Row]:
+        return [row for row in panel.rows if row["length"] == length]
+
+    chosen = at(max(lengths(panel.rows), key=lambda length: (len(at(length)), length)))
+    return Panel(workload_label(chosen[0], varying(rows)), tuple(chosen))
+
+
+def pages(panels: Sequence[Panel], most: int = PANELS_PER_FIGURE) -> Iterator[tuple[str, tuple[Panel, ...]]]:
+    """The panels of each figure, with the ending that keeps the figures' ids apart: '', '-2', '-3'."""
+    for number, start in enumerate(range(0, len(panels), most), start=1):
+        yield ("" if number == 1 else f"-{number}"), tuple(panels[start : start + most])
+
+
+def grid(panels: Sequence[Panel], *, height_in: float = 2.7, share_y: bool = True) -> tuple[Figure, list[Axes]]:
+    """A figure with a titled set of axes for each panel and nothing where there is none."""
+    from matplotlib.figure import Figure
+
+    # Four panels stand better as two by two than as three and one.
+    columns = 2 if len(panels) == 4 else min(_COLUMNS, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    width = _WIDTH_IN if columns > 1 else 6.4
+    figure = Figure(figsize=(width, height_in * lines + 0.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.02, hspace=0.06)  # type: ignore[union-attr, call-arg]  # the base class's stub lacks the engine's own parameters
+    axes: list[Axes] = []
+    for index, panel in enumerate(panels):
+        shared = axes[0] if axes and share_y else None
+        each = figure.add_subplot(lines, columns, index + 1, sharey=shared)
+        each.set_title(wrap(panel.title, 96 // columns if columns > 1 else 64))
+        if shared is not None and index % columns:
+            each.tick_params(labelleft=False)
+        axes.append(each)
+    return figure, axes
+
+
+def wrap(title: str, width: int) -> str:
+    """`title` on at most two lines of `width` characters, broken at a comma."""
+    if len(title) <= width:
+        return title
+    cut = title.rfind(", ", 0, width)
+    if cut < 0:
+        return shorten(title, width)
+    return f"{title[: cut + 1]}\n{shorten(title[cut + 2 :], width)}"
+
+
+def mark(axes: Axes, x: float, y: float, *, wrong: bool, doubtful: bool, look: Look) -> None:
+    """One point: filled; hollow where it is not to be trusted; crossed out where its numbers are wrong."""
+    hollow = wrong or doubtful
+    axes.plot(
+        [x],
+        [y],
+        linestyle="none",
+        marker=look.marker,
+        markerfacecolor=PAPER if hollow else look.color,
+        markeredgecolor=look.color,
+        zorder=4,
+    )
+    if wrong:
+        axes.plot([x], [y], linestyle="none", marker="x", markersize=9, markeredgewidth=1.6, color=DANGER, zorder=5)
+
+
+def legend(
+    figure: Figure,
+    looks: dict[str, Look],
+    *,
+    lines: bool = True,
+    wrong: bool = False,
+    doubtful: bool = False,
+    extra: Sequence[Line2D] = (),
+) -> None:
+    """One legend above all panels, in as many columns as fit."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.dash if lines else "none", label=shorten(name))
+        for name, look in looks.items()
+    ]
+    handles += extra
+    if doubtful:
+        handles.append(Line2D([], [], linestyle="none", marker="o", markerfacecolor=PAPER, markeredgecolor=INK, label="flagged"))
+    if wrong:
+        handles.append(Line2D([], [], linestyle="none", marker="x", markersize=8, color=DANGER, label="fails the accuracy check"))
+    characters = figure.get_figwidth() * 12.5
+    widest = max(len(str(handle.get_label())) for handle in handles) + 8
+    columns = max(1, min(len(handles), int(characters // widest)))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.4)
+
+
+def any_row(panels: Sequence[Panel], test: Callable[[Row], bool]) -> bool:
+    """Whether a row of any panel passes `test`."""
+    return any(test(row) for panel in panels for row in panel.rows)

@@ -1,0 +1,101 @@
+"""Ticks on logarithmic axes where people expect them, written with units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from attnbench.units import format_bytes, format_ratio, format_seconds
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+__all__ = ["Scale", "bytes_scale", "error_scale", "length_ticks", "limits", "ratio_scale", "seconds_scale", "set_ticks"]
+
+#: Chooses at most so many ticks for a range, and writes them.
+Scale = Callable[[float, float, int], list[tuple[float, str]]]
+
+_STEPS: tuple[tuple[float, ...], ...] = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+
+
+def _short(text: str) -> str:
+    """`1.00 ms` as `1 ms`."""
+    number, _, unit = text.partition(" ")
+    if "." in number and "e" not in number:
+        number = number.rstrip("0").rstrip(".")
+    return f"{number} {unit}".strip()
+
+
+def _decimal(low: float, high: float, most: int) -> list[float]:
+    """Round numbers between `low` and `high`: at least three where the range allows, at most `most`."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    found: list[float] = []
+    for steps in _STEPS:
+        ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if found and len(ticks) > most:
+            break
+        found = ticks
+        if len(found) >= min(4, most):
+            break
+    return found[:: math.ceil(len(found) / most)] if found else []
+
+
+def _binary(low: float, high: float, most: int) -> list[float]:
+    first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
+    step = max(1, math.ceil((last - first + 1) / most))
+    return [2.0**power for power in range(first, last + 1) if power % step == 0]
+
+
+def seconds_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
+    """Times: `200 µs`, `1 ms`."""
+    return [(tick, _short(format_seconds(tick))) for tick in _decimal(low, high, most)]
+
+
+def bytes_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
+    """Sizes at powers of two: `64 KiB`, `1 MiB`."""
+    return [(tick, _short(format_bytes(tick, 4))) for tick in _binary(low, high, most)]
+
+
+def error_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
+    """Errors: `2e-7`."""
+    written = []
+    for tick in _decimal(low, high, most):
+        power = math.floor(math.log10(tick) + 1e-9)
+        written.append((tick, f"{round(tick / 10.0**power, 3):g}e{power}"))
+    return written
+
+
+def ratio_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
+    """Speed-ups: powers of two, and what lies between them where the range is small; 1 always."""
+    ticks = _binary(low, high, most)
+    for finer in ((0.5, 0.7, 1, 1.5, 2, 3, 4, 6), (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6)):
+        if len(ticks) < 4:
+            ticks = [float(tick) for tick in finer if low <= tick <= high]
+    return [(tick, _short(format_ratio(tick).removesuffix("×")) + "×") for tick in sorted({1.0, *ticks})]
+
+
+def length_ticks(lengths: Sequence[int]) -> list[tuple[float, str]]:
+    """The lengths themselves (128, 256, 512), without those that would be written over one another."""
+    span = math.log2(lengths[-1] / lengths[0]) if len(lengths) > 1 else 1.0
+    kept: list[int] = []
+    for length in reversed(lengths):
+        if not kept or math.log2(kept[-1] / length) >= span * 0.035 * len(str(length)):
+            kept.append(length)
+    return [(float(length), str(length)) for length in reversed(kept)]
+
+
+def limits(values: Iterable[float], least: float = 2.4, margin: float = 0.06) -> tuple[float, float]:
+    """A logarithmic axis' limits around positive `values`: a factor of `least` at the least."""
+    known = list(values)
+    low, high = math.log(min(known)), math.log(max(known))
+    missing = max(0.0, math.log(least) - (high - low)) / 2
+    pad = margin * (high - low + 2 * missing)
+    return math.exp(low - missing - pad), math.exp(high + missing + pad)
+
+
+def set_ticks(axis: Axis, ticks: Sequence[tuple[float, str]]) -> None:
+    """Put exactly these ticks on `axis`."""
+    axis.set_ticks([value for value, _ in ticks], labels=[text for _, text in ticks])
+    axis.set_ticks([], minor=True)

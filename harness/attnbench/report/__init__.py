@@ -1,0 +1,7 @@
+"""Reports: one folder with a page, a summary, figures and tables, derived from runs and nothing else."""
+
+from __future__ import annotations
+
+from attnbench.report.folder import write
+
+__all__ = ["write"]

@@ -1,0 +1,108 @@
+"""What a report says of its runs: names, machines, environment, scenario texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attnbench.plots.rows import Row, clean
+
+__all__ = ["Fact", "Run", "environment", "runs_of", "scenario_texts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run in short: `machines` are the names of the devices that it measured on."""
+
+    name: str
+    started_at: str
+    command: str
+    machines: tuple[str, ...]
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of the environment: a value for each run, and whether they differ."""
+
+    name: str
+    values: tuple[str, ...]
+    differs: bool
+
+
+def _names(rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The runs' names: the headers' own, else the table's in order of appearance."""
+    seen = [str(name) for name in dict.fromkeys(row.get("run_id") for row in rows) if name is not None]
+    return [
+        str(header.get("run_id") or (seen[index] if index < len(seen) else f"run {index + 1}"))
+        for index, header in enumerate(headers)
+    ]
+
+
+def runs_of(rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """One entry per header."""
+    runs = []
+    for name, header in zip(_names(rows, headers), headers, strict=True):
+        own = [row for row in rows if row.get("run_id") == name] if len(headers) > 1 else rows
+        machines = dict.fromkeys(clean(row["device_name"]) for row in own if row.get("device_name"))
+        command = header.get("command") or ""
+        runs.append(
+            Run(
+                name=clean(name),
+                started_at=clean(header.get("started_at") or "unknown"),
+                command=clean(command if isinstance(command, str) else " ".join(map(str, command))),
+                machines=tuple(machines),
+                cases=len(own),
+            )
+        )
+    return runs
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key in value:
+            yield from _flat(value[key], f"{name}.{key}" if name else str(key))
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if any(isinstance(each, Mapping) for each in value):
+            for index, each in enumerate(value):
+                yield from _flat(each, f"{name}.{index}")
+        else:
+            yield clean(name), ", ".join(clean(each) for each in value) or "–"
+    elif value is None or value == {}:
+        yield clean(name), "–"
+    elif isinstance(value, bool):
+        yield clean(name), "yes" if value else "no"
+    else:
+        yield clean(name), clean(value)
+
+
+def environment(headers: Sequence[Mapping[str, Any]]) -> list[Fact]:
+    """What the headers tell of the machines and settings, flattened; what differs between runs comes first."""
+    shown_elsewhere = ("scenarios", "environment", "command", "run_id")
+    flat = [
+        dict(_flat(header.get("environment") or {}, ""))
+        | dict(_flat({key: value for key, value in header.items() if key not in shown_elsewhere}, ""))
+        for header in headers
+    ]
+    names = dict.fromkeys(name for each in flat for name in each if name)
+    facts = []
+    for name in names:
+        values = tuple(each.get(name, "–") for each in flat)
+        facts.append(Fact(name, values, differs=len(set(values)) > 1))
+    return sorted(facts, key=lambda fact: not fact.differs)
+
+
+def scenario_texts(headers: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Each scenario's name and text, as it was measured; the same text is told once.
+
+    A header's `scenarios` is a list of mappings with `name` and `text`.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for header in headers:
+        for scenario in header.get("scenarios") or ():
+            lines = str(scenario.get("text") or "").splitlines()
+            # Line by line: the text keeps its lines and its indentation, and loses what could disguise it.
+            text = "\n".join(line[: len(line) - len(line.lstrip(" "))] + clean(line) for line in lines)
+            found[clean(scenario.get("name") or "scenario"), text] = None
+    return list(found)

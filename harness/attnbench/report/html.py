@@ -1,0 +1,103 @@
+"""The page: one file, no request to anywhere, everything from outside escaped."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, labels, measured, rows_of
+from attnbench.report import cells
+from attnbench.report.columns import Column, columns_for
+from attnbench.report.facts import environment, runs_of, scenario_texts
+from attnbench.report.findings import Finding
+from attnbench.report.inline import inline_svg
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from attnbench.plots import Plot
+
+__all__ = ["GENERATOR", "page", "reasons"]
+
+#: The page's generator mark, by which a folder is known to be a report of ours.
+GENERATOR = "attnbench report"
+
+#: Columns that a page offers to filter by, where they hold more than one value.
+_FILTERS = ("implementation", "mask", "dtype", "pass", "device", "status")
+
+
+def reasons(rows: Sequence[Row]) -> list[tuple[Row, str, str]]:
+    """Every row that failed, is wrong or is flagged: the row, its status and why."""
+    found = []
+    for row in rows:
+        flag = flag_text(row)
+        if not measured(row) or failed_accuracy(row) or flag:
+            reason = clean(row.get("reason") or "") or flag or "no reason was recorded"
+            found.append((row, cells.status(row), reason))
+    return found
+
+
+def _line(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
+    state = "wrong" if failed_accuracy(row) else "failed" if not measured(row) else "flagged" if flag_text(row) else ""
+    return {
+        "state": state,
+        "reason": clean(row.get("reason") or flag_text(row) or ""),
+        "cells": [(column, column.text(row), column.sort_value(row)) for column in columns],
+    }
+
+
+def _data(plot: Plot) -> dict[str, Any]:
+    rows = rows_of_data(plot.data)
+    names = [str(name) for name in plot.data.columns]
+    return {"names": names, "lines": [[cells.value(name, row[name]) for name in names] for row in rows]}
+
+
+def rows_of_data(data: pd.DataFrame) -> list[dict[str, Any]]:
+    """A figure's data with null as None."""
+    return [
+        {str(name): None if value is None or value != value else value for name, value in record.items()}
+        for record in data.to_dict("records")
+    ]
+
+
+def page(
+    frame: pd.DataFrame,
+    headers: Sequence[Mapping[str, Any]],
+    plots: Sequence[Plot],
+    found: Sequence[Finding],
+) -> str:
+    """The whole of index.html."""
+    import jinja2
+
+    folder = files("attnbench.report") / "template"
+    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html.j2")}
+    rows = rows_of(frame)
+    columns = columns_for(rows)
+    lines = [_line(row, columns) for row in rows]
+    filters = []
+    for column in columns:
+        values = list(dict.fromkeys(column.text(row) for row in rows))
+        if column.key in _FILTERS and len(values) > 1:
+            filters.append((column, values))
+    script_hash = base64.b64encode(hashlib.sha256(text["report.js"].encode()).digest()).decode()
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    return template.from_string(text["report.html.j2"]).render(
+        generator=GENERATOR,
+        css=text["report.css"],
+        js=text["report.js"],
+        script_hash=script_hash,
+        runs=runs_of(rows, headers),
+        implementations=labels(rows),
+        measured=sum(map(measured, rows)),
+        findings=found,
+        columns=columns,
+        lines=lines,
+        filters=filters,
+        figures=[(plot, inline_svg(plot), _data(plot)) for plot in plots],
+        reasons=[(cells.cells(row), status, reason) for row, status, reason in reasons(rows)],
+        environment=environment(headers),
+        scenarios=scenario_texts(headers),
+    ) + "\n"

@@ -1,0 +1,49 @@
+"""A figure as part of a page: no prolog, ids of its own, words for screen readers, colours of the theme."""
+
+from __future__ import annotations
+
+import re
+
+from markupsafe import Markup, escape
+
+from attnbench.plots import Plot, svg
+from attnbench.plots.style import DANGER, GRID, INK, MUTED, PALETTE, PAPER
+
+__all__ = ["inline_svg"]
+
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--grid)",
+    PAPER: "var(--paper)",
+    DANGER: "var(--danger)",
+    **{color: f"var(--series-{index})" for index, color in enumerate(PALETTE)},
+}
+# Only in attributes that matplotlib writes: text between tags stays as it is, whatever it says.
+_TAG = re.compile(r"<[^>]*>")
+_COLOR = re.compile("|".join(_VARIABLES))
+_ID = re.compile(r'(\bid="|url\(#|xlink:href="#)')
+_FONT = re.compile(r"(?<=font-family: )[^;\"]*")
+_DROPPED = re.compile(r"<metadata>.*?</metadata>|<style\b.*?</style>", re.DOTALL)
+_SIZE = re.compile(r'viewBox="[-0-9. ]*?([0-9.]+) [0-9.]+"')
+
+
+def inline_svg(plot: Plot) -> Markup:
+    """`plot` as an `<svg>` element that can stand in a page beside others."""
+    text = svg(plot, background="none")
+    text = _DROPPED.sub("", text[text.index("<svg") :])
+    text = _TAG.sub(lambda tag: _tag(tag.group(), plot.id), text)
+    size = _SIZE.search(text)
+    width = float(size.group(1)) if size else 0.0
+    opening = (
+        f'<svg viewBox="{text.split("viewBox=", 1)[1].split(chr(34))[1]}" style="--width: {width:.0f}" role="img" '
+        f'aria-labelledby="{plot.id}-title {plot.id}-alt">'
+        f'<title id="{plot.id}-title">{escape(plot.title)}</title><desc id="{plot.id}-alt">{escape(plot.alt)}</desc>'
+    )
+    return Markup(opening + text[text.index(">") + 1 :])  # noqa: S704  # matplotlib escaped what it wrote
+
+
+def _tag(tag: str, prefix: str) -> str:
+    tag = _ID.sub(lambda match: f"{match.group()}{prefix}-", tag).replace("xlink:href", "href")
+    tag = _FONT.sub("var(--font)", tag)
+    return _COLOR.sub(lambda match: _VARIABLES[match.group()], tag)
