@@ -52,9 +52,7 @@ class ProcessSamples:
         for name in ("elapsed_s", "cpu_s", "launch_s"):
             values = getattr(self, name)
             if values is not None and len(values) != samples:
-                raise ValueError(
-                    f"{name} holds {len(values)} samples, but rounds {samples}: expected as many"
-                )
+                raise ValueError(f"{name}: expected {samples} samples, as many as rounds, got {len(values)}")
         if samples and self.calls < 1:
             raise ValueError(f"calls must be at least 1 where there are samples, got {self.calls}")
 

@@ -31,6 +31,9 @@ __all__ = [
 #: Fewer give no interval: of 5 samples even the whole range covers the median in only 93.75% of cases.
 FEWEST_FOR_INTERVAL = 6
 
+#: Two processes that differ wildly give an interval whose end is no float; it ends here instead.
+LARGEST_LOGARITHM = 700.0
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -145,7 +148,8 @@ def _estimate(value: float, interval: Interval | None) -> Estimate:
     """`value` with the interval of its logarithm, widened to contain it."""
     if interval is None:
         return Estimate(value, None)
-    return Estimate(value, Interval(min(value, math.exp(interval.low)), max(value, math.exp(interval.high))))
+    low, high = (math.exp(min(end, LARGEST_LOGARITHM)) for end in (interval.low, interval.high))
+    return Estimate(value, Interval(min(value, low), max(value, high)))
 
 
 def _interval_of_logarithms(groups: Sequence[Sequence[float]], level: float) -> Interval | None:

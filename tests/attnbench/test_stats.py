@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from attnbench.stats import (
+    FEWEST_FOR_INTERVAL,
+    Estimate,
+    Interval,
+    hierarchical_interval,
+    mad,
+    median_interval,
+    percentile,
+    speedup,
+)
+
+times = st.floats(1e-9, 1e3)
+groups = st.lists(st.lists(times, min_size=1, max_size=9), min_size=1, max_size=6)
+
+
+@dataclass(frozen=True)
+class Samples:
+    rounds: tuple[int, ...]
+    per_call_s: tuple[float, ...]
+
+
+def drawn(
+    rng: random.Random, processes: int, rounds: int, between: float, within: float
+) -> list[list[float]]:
+    """Times whose true median is 1: an offset per process, and noise per sample."""
+    offsets = [rng.gauss(0, between) for _ in range(processes)]
+    return [[math.exp(offset + rng.gauss(0, within)) for _ in range(rounds)] for offset in offsets]
+
+
+def covers(interval: Interval | None, truth: float) -> bool:
+    assert interval is not None
+    return interval.low <= truth <= interval.high
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.floats(0, 100))
+def test_percentiles_are_numpys(values: list[float], percent: float) -> None:
+    assert percentile(values, percent) == pytest.approx(
+        float(np.percentile(values, percent)), rel=1e-9, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(("values", "percent"), [([], 50), ([1.0], 101), ([1.0], -1)])
+def test_percentiles_of_nothing_or_beyond_are_refused(values: list[float], percent: float) -> None:
+    with pytest.raises(ValueError, match="expected values and a percentage"):
+        percentile(values, percent)
+
+
+def test_the_median_absolute_deviation_is_not_scaled() -> None:
+    assert mad([1, 2, 3, 4, 100]) == 1
+
+
+def test_five_samples_give_no_interval_and_six_their_range() -> None:
+    assert median_interval([1, 2, 3, 4, 5]) is None
+    assert median_interval([6, 1, 5, 2, 4, 3]) == Interval(1, 6)
+    assert median_interval([6, 1, 5, 2, 4, 3], level=0.99) is None
+
+
+@pytest.mark.parametrize("count", [6, 8, 9, 15, 20, 50, 101, 1000])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_order_statistics_enclose_as_the_binomial_says_and_no_wider(count: int, level: float) -> None:
+    interval = median_interval(range(1, count + 1), level)
+    if interval is None:
+        assert 1 - 2 * binom.cdf(0, count, 0.5) < level
+        return
+    cut = int(interval.low)
+    assert interval.high == count + 1 - cut
+    assert 1 - 2 * binom.cdf(cut - 1, count, 0.5) >= level
+    assert 1 - 2 * binom.cdf(cut, count, 0.5) < level
+
+
+def test_the_interval_of_one_process_covers_whatever_the_distribution() -> None:
+    rng = random.Random(5)
+    hits = sum(
+        covers(median_interval([rng.expovariate(1) for _ in range(20)]), math.log(2)) for _ in range(1000)
+    )
+    assert 0.94 <= hits / 1000 <= 0.98  # 20 samples: 95.9%, and never below 95% but by chance
+
+
+@pytest.mark.parametrize(("processes", "within"), [(3, 0.03), (5, 0.03), (5, 0.15), (12, 0.02)])
+def test_the_interval_between_processes_covers_at_its_level(processes: int, within: float) -> None:
+    rng = random.Random(20)
+    hits = 0
+    for _ in range(500):
+        estimate = hierarchical_interval(drawn(rng, processes, 10, 0.04, within))
+        assert estimate is not None
+        hits += covers(estimate.interval, 1.0)
+    assert 0.92 <= hits / 500 <= 0.98
+
+
+def test_pooling_the_processes_would_not_cover() -> None:
+    """What the hierarchy is for: the same samples, taken as if they were independent."""
+    rng = random.Random(20)
+    hits = sum(
+        covers(median_interval([x for group in drawn(rng, 5, 10, 0.04, 0.03) for x in group]), 1.0)
+        for _ in range(300)
+    )
+    assert hits / 300 < 0.8
+
+
+def test_the_estimate_is_the_median_of_medians() -> None:
+    estimate = hierarchical_interval([[1.0, 1.0, 9.0], [2.0, 2.0, 2.0, 2.0], [5.0]])
+    assert estimate is not None
+    assert estimate.value == 2.0
+
+
+def test_the_interval_is_students_on_logarithms() -> None:
+    estimate = hierarchical_interval([[math.exp(x)] * 2 for x in (1.0, 2.0, 3.0)])
+    assert estimate is not None
+    assert estimate.interval is not None
+    half = 4.302652729911275 * 1 / math.sqrt(3)  # t(0.975, 2 degrees of freedom), spread 1
+    assert math.log(estimate.interval.low) == pytest.approx(2 - half)
+    assert math.log(estimate.interval.high) == pytest.approx(2 + half)
+
+
+def test_one_process_gets_the_interval_of_its_median() -> None:
+    values = [float(x) for x in range(1, 21)]
+    estimate = hierarchical_interval([[], values])
+    assert estimate is not None
+    assert estimate.value == 10.5
+    assert estimate.interval is not None
+    expected = median_interval(values)
+    assert expected is not None
+    assert (estimate.interval.low, estimate.interval.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_too_few_samples_in_all_give_a_value_without_interval() -> None:
+    assert hierarchical_interval([[1.0] * 5]) == Estimate(1.0, None)
+    assert hierarchical_interval([[1.0, 2.0], [3.0, 4.0], [5.0]]) == Estimate(3.5, None)
+    enough = hierarchical_interval([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    assert enough is not None
+    assert enough.interval is not None
+
+
+@pytest.mark.parametrize("nothing", [[], [[]], [[], []]])
+def test_nothing_gives_nothing(nothing: list[list[float]]) -> None:
+    assert hierarchical_interval(nothing) is None
+    assert Estimate(1.0, None).relative_width is None
+
+
+def test_a_time_of_nought_gives_no_interval() -> None:
+    assert hierarchical_interval([[0.0] * 6, [1.0] * 6]) == Estimate(0.5, None)
+
+
+@given(groups)
+def test_the_interval_contains_the_estimate(values: list[list[float]]) -> None:
+    estimate = hierarchical_interval(values)
+    assert estimate is not None
+    assert (estimate.interval is None) == (sum(map(len, values)) < FEWEST_FOR_INTERVAL)
+    if estimate.interval:
+        assert estimate.interval.low <= estimate.value <= estimate.interval.high
+        assert estimate.relative_width is not None
+        assert estimate.relative_width >= 0
+
+
+@given(groups, st.floats(1e-3, 1e3))
+def test_the_unit_of_time_does_not_matter(values: list[list[float]], scale: float) -> None:
+    one = hierarchical_interval(values)
+    other = hierarchical_interval([[x * scale for x in group] for group in values])
+    assert one is not None
+    assert other is not None
+    assert other.value == pytest.approx(one.value * scale)
+    if one.interval:
+        assert other.interval is not None
+        assert other.interval.low == pytest.approx(one.interval.low * scale, rel=1e-6)
+
+
+def test_processes_a_world_apart_still_give_numbers() -> None:
+    estimate = hierarchical_interval([[1e-300] * 6, [1e300] * 6])
+    assert estimate is not None
+    assert estimate.interval is not None
+    assert math.isfinite(estimate.interval.high)
+
+
+def test_the_relative_width_is_from_end_to_end() -> None:
+    assert Estimate(2.0, Interval(1.5, 2.5)).relative_width == 0.5
+
+
+def paired(
+    rng: random.Random, ratio: float, processes: int, rounds: int
+) -> tuple[list[Samples], list[Samples]]:
+    """An anchor and a case that is `ratio` times faster, under a drift tenfold that both share by round."""
+    anchor, case = [], []
+    for _ in range(processes):
+        drift = [rng.gauss(0, 1.0) for _ in range(rounds)]
+        offset = rng.gauss(0, 0.03)
+        numbers = tuple(range(rounds))
+        anchor.append(Samples(numbers, tuple(math.exp(d + rng.gauss(0, 0.02)) for d in drift)))
+        case.append(Samples(numbers, tuple(math.exp(d + offset + rng.gauss(0, 0.02)) / ratio for d in drift)))
+    return anchor, case
+
+
+def test_a_shared_drift_leaves_the_speedup_alone() -> None:
+    anchor, case = paired(random.Random(3), 1.5, 5, 12)
+    estimate = speedup(anchor, case)
+    assert estimate is not None
+    assert estimate.value == pytest.approx(1.5, rel=0.05)
+    assert estimate.relative_width is not None
+    assert estimate.relative_width < 0.2  # the drift alone would make it several
+
+
+def test_the_interval_of_a_speedup_covers_at_its_level() -> None:
+    rng = random.Random(8)
+    hits = 0
+    for _ in range(400):
+        estimate = speedup(*paired(rng, 2.0, 5, 8))
+        assert estimate is not None
+        hits += covers(estimate.interval, 2.0)
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_only_rounds_of_the_same_process_are_paired() -> None:
+    anchor = [Samples((0, 1, 2), (1.0, 2.0, 4.0)), Samples((0,), (8.0,))]
+    case = [Samples((1, 2, 3), (1.0, 2.0, 99.0)), Samples((5,), (1.0,))]
+    assert speedup(anchor, case) == Estimate(2.0, None)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "case"),
+    [
+        ([], []),
+        ([Samples((0,), (1.0,))], []),
+        ([Samples((0,), (1.0,))], [Samples((1,), (1.0,))]),
+        ([Samples((0,), (0.0,))], [Samples((0,), (1.0,))]),
+    ],
+)
+def test_without_a_common_round_there_is_no_speedup(anchor: list[Samples], case: list[Samples]) -> None:
+    assert speedup(anchor, case) is None
+
+
+@given(st.lists(st.lists(st.tuples(times, times), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_exchanging_anchor_and_case_gives_the_reciprocal(pairs: list[list[tuple[float, float]]]) -> None:
+    left = [Samples(tuple(range(len(group))), tuple(a for a, _ in group)) for group in pairs]
+    right = [Samples(tuple(range(len(group))), tuple(b for _, b in group)) for group in pairs]
+    there, back = speedup(left, right), speedup(right, left)
+    assert there is not None
+    assert back is not None
+    assert there.value * back.value == pytest.approx(1)
+    if there.interval and there.interval.high < 1e100:
+        assert back.interval is not None
+        assert there.interval.high * back.interval.low == pytest.approx(1)
