@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ OUT_OF_MEMORY = (
     "can't start new thread",
     "Thread creation failed",
 )
+
+#: What torch puts before its text when a check in C++ fails.
+_ENFORCE = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
 
 
 class Refusal(Exception):
@@ -60,7 +64,8 @@ def classify(error: BaseException) -> Failure:
     if out_of_memory or (
         isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY)
     ):
-        return Failure("oom", one_line(f"{type(error).__name__}: {text or 'no memory left'}"))
+        said = _ENFORCE.sub("", text) or "no memory left"
+        return Failure("oom", one_line(f"{type(error).__name__}: {said}"))
     reason = one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__)
     if isinstance(error, ImportError):
         if isinstance(error, ModuleNotFoundError) and error.name:

@@ -7,16 +7,15 @@ allocator: exact and deterministic, but torch's CPU profiler sees only the threa
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from attnbench.bench.malloc import malloc_keeps_nothing
 from attnbench.protocol import MemoryReply
 from attnbench.units import MIB
 
@@ -109,18 +108,16 @@ def _profiled_peak(call: Call) -> int:
 def peak_rss_bytes(call: Call) -> tuple[int, bool]:
     """The peak of resident memory during `call` above what was resident, and whether it is a lower bound.
 
-    On Linux the kernel keeps the peak (`VmHWM`, reset by writing 5 to `clear_refs`). Free memory that malloc
-    holds on to is given back first, or the call would be served from pages that are resident already.
+    On Linux the kernel keeps the peak (`VmHWM`, reset by writing 5 to `clear_refs`).
     """
     gc.collect()
     if sys.platform != "linux":
         return _polled_rss_peak(call), True
-    with suppress(OSError, AttributeError):  # a C library without malloc_trim has nothing to give back
-        ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status_bytes("VmRSS")
-    call()
-    return max(0, _status_bytes("VmHWM") - before), False
+    with malloc_keeps_nothing():
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status_bytes("VmRSS")
+        call()
+        return max(0, _status_bytes("VmHWM") - before), False
 
 
 def _status_bytes(field: str) -> int:

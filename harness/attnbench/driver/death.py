@@ -13,8 +13,11 @@ LONGEST_WORDS = 160
 #: What libraries print before they end a process because memory, or a thread's stack, could not be had.
 _OUT_OF_MEMORY = ("bad_alloc", "DefaultCPUAllocator", "Thread creation failed", "Cannot allocate memory")
 
-#: A line of Python's own report of a fatal signal.
-_FAULT = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)', re.MULTILINE)
+#: A line of Python's own report of a fatal signal (faulthandler), innermost frame first.
+_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<function>\S+)', re.MULTILINE)
+
+#: A terminal's control sequence: colours and the like.
+_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,19 @@ def explain(death: Death, verb: str, printed: str, oom_killed: bool) -> tuple[st
     if not death.lingered and any(sign in printed for sign in _OUT_OF_MEMORY):
         line = next(line for line in printed.splitlines() if any(sign in line for sign in _OUT_OF_MEMORY))
         return "oom", f"{death} during {verb}: {_shorten(line)}"
-    if (fault := _FAULT.search(printed)) and "Fatal Python error" in printed:
-        file = fault["file"].rsplit("/", 1)[-1]
-        return "crashed", f"{death} during {verb}, in {fault['function']} ({file}:{fault['line']})"
+    if fault := _fault(printed):
+        return "crashed", f"{death} during {verb}, in {fault}"
     return "crashed", f"{death} during {verb}" + (f"; last words: {words}" if words else "")
+
+
+def _fault(printed: str) -> str | None:
+    """The innermost line of somebody's own code in Python's report of a fatal signal: `f (kernel.py:7)`."""
+    _, found, report = printed.partition("Fatal Python error")
+    frames = list(_FRAME.finditer(report))
+    if not found or not frames:
+        return None
+    frame = next((each for each in frames if "/lib/python" not in each["file"]), frames[0])
+    return f"{frame['function']} ({frame['file'].rsplit('/', 1)[-1]}:{frame['line']})"
 
 
 def last_words(printed: str) -> str:
@@ -65,7 +77,8 @@ def last_words(printed: str) -> str:
 
 
 def _shorten(line: str) -> str:
-    text = "".join(character for character in line.strip() if character.isprintable())
+    plain = _ESCAPE.sub("", line)
+    text = "".join(character for character in plain.strip() if character.isprintable())
     return text if len(text) <= LONGEST_WORDS else text[: LONGEST_WORDS - 1] + "…"
 
 
