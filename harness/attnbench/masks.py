@@ -130,7 +130,7 @@ class Mask:
         }
 
     def key_ranges(self) -> Ranges:
-        """`start` and `stop`, int64 `[B or 1, Lq]`: query i sees the keys start ≤ j < stop (none if equal)."""
+        """`start` and `stop`, int64 `[B or 1, Lq]`: query i sees the keys start ≤ j < stop, none if equal."""
         if "ranges" not in self._built:
             start = np.zeros((1, self.q_len), dtype=np.int64)
             stop = np.full((1, self.q_len), self.kv_len, dtype=np.int64)
@@ -171,7 +171,7 @@ class Mask:
         return self._built[key]
 
     def blind_queries(self, device: Any = None) -> Any:
-        """The queries that may see no key (their output is 0), boolean `[B or 1, 1, Lq, 1]`; None without any.
+        """The queries that see no key (their output is 0), boolean `[B or 1, 1, Lq, 1]`; None without any.
 
         A torch tensor on `device`, or an ndarray when the framework is NumPy; built once, as in `to_bool`.
         """
@@ -190,5 +190,5 @@ class Mask:
 
     @property
     def build_s(self) -> float:
-        """Seconds that `to_bool` and `blind_queries` have spent building; the first call's time is reported without them."""
+        """Seconds spent building so far; the first call's time is reported without them."""
         return float(self._built.get("seconds", 0.0))

@@ -40,7 +40,9 @@ def _standard(drawn: DrawnAttention) -> _Standard:
         rows=reference.rows,
         grad_out=None if drawn.grad_out is None else grad_out_on(reference.rows, drawn.grad_out),
         tensors={
-            name: TensorStandard.of(expected, textbook[name], reference.max_score)
+            name: TensorStandard.of(
+                expected, textbook[name], reference.max_score, reference.sensitivities.get(name)
+            )
             for name, expected in reference.results.items()
         },
     )

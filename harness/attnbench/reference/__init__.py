@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
+from attnbench.reference.exact import REFERENCES, Answer, Sensitivity, answer, grad_out_on
 from attnbench.reference.rows import sampled_rows
 from attnbench.reference.yardstick import YARDSTICKS, yardstick
 
-__all__ = ["REFERENCES", "YARDSTICKS", "Answer", "answer", "grad_out_on", "sampled_rows", "yardstick"]
+__all__ = [
+    "REFERENCES",
+    "YARDSTICKS",
+    "Answer",
+    "Sensitivity",
+    "answer",
+    "grad_out_on",
+    "sampled_rows",
+    "yardstick",
+]

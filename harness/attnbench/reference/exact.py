@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,20 @@ from attnbench.reference.rows import pieces, sampled_rows
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REFERENCES", "Answer", "answer", "grad_out_on"]
+__all__ = ["REFERENCES", "Answer", "Sensitivity", "answer", "grad_out_on"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How far a tensor moves per unit of relative rounding error in what cancels: largest entry, L2 norm.
+
+    dS = P∘(dP − Δ) is a difference of what may be nearly equal, as where one key gets all the weight; then
+    dq and dk are far smaller than what they are made of. Δ = dO·O is wrong by about eps·‖dO∘O‖ per row, in
+    whatever way it is computed. That, propagated in quadrature to dq and dk, is what this holds for eps = 1.
+    """
+
+    max_abs: float = 0.0
+    norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -24,12 +38,28 @@ class Answer:
 
     `rows` int64 `[R]`, ascending. `results` holds what the pass computes: o and dq `[B, H, R, D]`, on the
     rows; dk and dv `[B, Hkv, Lk, D]`, whole, for a grad_out that is zero outside the rows (`grad_out_on`).
-    `max_score` is the largest |score| that a softmax over these rows sees.
+    `max_score` is the largest |score| that a softmax over these rows sees. `sensitivities` are of dq and dk.
     """
 
     rows: npt.NDArray[np.int64]
     results: dict[str, torch.Tensor]
     max_score: float
+    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
+
+
+class _Squares:
+    """The largest and the sum of squares that are added bit by bit."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+        self.sum = 0.0
+
+    def add(self, squares: torch.Tensor) -> None:
+        self.largest = max(self.largest, float(squares.max()))
+        self.sum += float(squares.sum())
+
+    def root(self) -> Sensitivity:
+        return Sensitivity(math.sqrt(self.largest), math.sqrt(self.sum))
 
 
 def grad_out_on(rows: npt.NDArray[np.int64], grad_out: torch.Tensor) -> torch.Tensor:
@@ -61,10 +91,15 @@ def _attention(drawn: DrawnAttention) -> Answer:
     starts, stops = (torch.from_numpy(ends[:, rows]) for ends in drawn.mask().key_ranges())
     max_score = 0.0
 
+    dq_squares, dk_squares = _Squares(), _Squares()
+
     for b in range(shape.batch):
         start, stop = (ends[b if ends.shape[0] > 1 else 0] for ends in (starts, stops))  # [R]
         for h in range(shape.heads):
-            k, v = (tensor[b, h // group].double() for tensor in (drawn.k, drawn.v))  # [Lk, D]
+            g = h // group
+            if h % group == 0:
+                k, v = drawn.k[b, g].double(), drawn.v[b, g].double()  # [Lk, D]
+                dk_moved = torch.zeros_like(k) if grad_out is not None else k
             for piece in pieces(len(rows), shape.kv_len):
                 # Only the keys that some row of the piece sees, and at least one.
                 low = min(int(start[piece].min()), shape.kv_len - 1)
@@ -80,22 +115,35 @@ def _attention(drawn: DrawnAttention) -> Answer:
                 largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).min)
                 weights = scores.sub_(largest).exp_()
                 weights /= weights.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
-                o[b, h, piece] = weights @ v[low:high]
+                output = weights @ v[low:high]
+                o[b, h, piece] = output
 
                 if grad_out is not None:
                     d_out = grad_out[b, h, rows[piece]].double()  # [r, D]
-                    dv[b, h // group, low:high] += weights.T @ d_out
+                    dv[b, g, low:high] += weights.T @ d_out
                     d_scores = d_out @ v[low:high].T  # dP until Δ is taken off, [r, n]
                     d_scores -= (weights * d_scores).sum(dim=-1, keepdim=True)
                     d_scores *= weights
                     dq[b, h, piece] = scale * (d_scores @ k[low:high])
-                    dk[b, h // group, low:high] += scale * (d_scores.T @ q)
+                    dk[b, g, low:high] += scale * (d_scores.T @ q)
+
+                    moved = weights.square_()
+                    moved *= (scale * d_out * output).square().sum(dim=-1, keepdim=True)
+                    dq_squares.add(moved @ k[low:high].square())
+                    dk_moved[low:high] += moved.T @ q.square()
+            if grad_out is not None and h % group == group - 1:
+                dk_squares.add(dk_moved)
 
     results = {"forward": {"o": o}}
     if grad_out is not None:
         results["backward"] = {"dq": dq, "dk": dk, "dv": dv}
         results["forward_backward"] = {"o": o, "dq": dq, "dk": dk, "dv": dv}
-    return Answer(rows, results[drawn.workload.pass_], max_score)
+    return Answer(
+        rows=rows,
+        results=results[drawn.workload.pass_],
+        max_score=max_score,
+        sensitivities={} if grad_out is None else {"dq": dq_squares.root(), "dk": dk_squares.root()},
+    )
 
 
 #: The reference of each operation: `drawn -> answer`.

@@ -48,19 +48,20 @@ def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> dict[str, 
     shape = drawn.workload.shape
     group = shape.heads // shape.kv_heads
     grad_out = drawn.grad_out
-    # What is summed over pieces and grouped heads is summed as precisely as within one product.
-    wide = torch.promote_types(drawn.q.dtype, torch.float32)
     o = torch.zeros(shape.batch, shape.heads, len(rows), shape.head_dim, dtype=drawn.q.dtype)
     if grad_out is not None:
         dq = torch.zeros_like(o)
-        dk = torch.zeros(drawn.k.shape, dtype=wide)
-        dv = torch.zeros_like(dk)
+        dk, dv = torch.zeros_like(drawn.k), torch.zeros_like(drawn.v)
+        # What one product would sum is summed in pieces as precisely; only whole heads' sums are rounded.
+        wide = torch.promote_types(drawn.q.dtype, torch.float32)
     starts, stops = (torch.from_numpy(ends[:, rows]) for ends in drawn.mask().key_ranges())
     keys = torch.arange(shape.kv_len)
 
     for b in range(shape.batch):
         start, stop = (ends[b if ends.shape[0] > 1 else 0] for ends in (starts, stops))
         for h in range(shape.heads):
+            if grad_out is not None:
+                dk_head, dv_head = torch.zeros(2, shape.kv_len, shape.head_dim, dtype=wide)
             for piece in pieces(len(rows), shape.kv_len):
                 seen = (keys >= start[piece, None]) & (keys < stop[piece, None])  # [r, Lk]
                 q, k, v = drawn.q[b, h, rows[piece]], drawn.k[b, h // group], drawn.v[b, h // group]
@@ -73,12 +74,15 @@ def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> dict[str, 
                 o[b, h, piece] = output.detach()
                 d_out = grad_out[b, h, rows[piece]]
                 dq[b, h, piece], d_k, d_v = torch.autograd.grad(output, (q, k, v), d_out)
-                dk[b, h // group] += d_k
-                dv[b, h // group] += d_v
+                dk_head += d_k
+                dv_head += d_v
+            if grad_out is not None:
+                dk[b, h // group] += dk_head.to(dk.dtype)
+                dv[b, h // group] += dv_head.to(dv.dtype)
 
     if grad_out is None:
         return {"o": o}
-    found = {"o": o, "dq": dq, "dk": dk.to(drawn.k.dtype), "dv": dv.to(drawn.v.dtype)}
+    found = {"o": o, "dq": dq, "dk": dk, "dv": dv}
     return found if drawn.workload.pass_ == "forward_backward" else {n: found[n] for n in ("dq", "dk", "dv")}
 
 

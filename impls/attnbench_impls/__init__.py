@@ -1,0 +1,10 @@
+"""The built-in implementations: a plug-in like anybody else's. Importing it imports no framework."""
+
+from __future__ import annotations
+
+from attnbench_impls.chunked import IMPLEMENTATION as CHUNKED
+from attnbench_impls.naive import IMPLEMENTATION as NAIVE
+from attnbench_impls.numpy_attention import IMPLEMENTATION as NUMPY
+from attnbench_impls.sdpa import SDPA, SDPA_FLASH, SDPA_MATH
+
+__all__ = ["CHUNKED", "NAIVE", "NUMPY", "SDPA", "SDPA_FLASH", "SDPA_MATH"]
