@@ -63,7 +63,7 @@ def _validate(source: Source, operation: str, unsound: set[str | int]) -> Any:
     """The document's sound sections as a model; mistakes are noted and their sections become `unsound`."""
     for key in REQUIRED:
         if key not in source.data:
-            source.find((key,), f"is missing; a scenario needs {', '.join(REQUIRED)} and a matrix or include")
+            source.find((key,), f"is missing; every scenario needs {', '.join(REQUIRED)}")
     if not {"matrix", "include"} & source.data.keys():
         source.find(("matrix",), "is missing; give a matrix of workloads, or include whole ones")
     model: type[Document] = document(operation)
@@ -110,27 +110,27 @@ def _listed(file: Any, source: Source, unsound: set[str | int]) -> list[Listed]:
 
 
 def _anchor(source: Source, own: list[Listed], chosen: list[Listed], unsound: set[str | int]) -> str:
-    """The anchor's label: the one that the file names if it was chosen, else the first implementation."""
+    """The anchor's label: the file's (by default its first implementation), or the first one chosen."""
     labels = [each.variant.label for each in chosen]
-    default = labels[0] if labels else ""
-    if "anchor" not in source.data or unsound & {"anchor", "implementations"}:
-        return default
-    # An anchor from the command line must be one of the chosen; the file's gives way to `--impl`.
-    among = chosen if source.values["anchor",].option else own
-    try:
-        label = anchor_of(source.data["anchor"], [each.variant for each in among])
-    except ValueError as error:
-        source.find(("anchor",), str(error))
-        return default
-    return label if label in labels else default
+    written = "anchor" in source.data and not unsound & {"anchor", "implementations"}
+    label = own[0].variant.label if own else ""
+    if written:
+        # An anchor from the command line must be one of the chosen; the file's gives way to `--impl`.
+        among = chosen if source.values["anchor",].option else own
+        try:
+            label = anchor_of(source.data["anchor"], [each.variant for each in among])
+        except ValueError as error:
+            source.find(("anchor",), str(error))
+    return label if label in labels or not labels else labels[0]
 
 
 def _axes(
     file: Any, operation: str, source: Source, variants: list[Listed], unsound: set[str | int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """Matrix, exclude and include in the file's order; what is wrong with their combinations is noted."""
-    matrix = _given(file.matrix) if file.matrix is not None else {}
-    matrix = {key: matrix[key] for key in source.data.get("matrix", ()) if key in matrix}
+    matrix = {} if file.matrix is None else _given(file.matrix)
+    if matrix:
+        matrix = {key: matrix[key] for key in source.data["matrix"]}
     exclude = [_given(each) for each in file.exclude]
     include = [_given(each) for each in file.include]
     factor = max(1, len(variants)) * len(file.devices)

@@ -75,10 +75,13 @@ def check_matrix(operation: str, matrix: Entry, source: Source, factor: int) -> 
         )
         return False
     for axis, values in matrix.items():
+        seen = set()
         for index, value in enumerate(values):
-            if value in values[:index]:
+            comparable = tuple(sorted(value.items())) if axis == "shape" else value
+            if comparable in seen:
                 text = "the entry" if axis == "shape" else f"{value}"
                 source.find(("matrix", axis, index), f"{text} is given twice; keep one")
+            seen.add(comparable)
     for axis in {axis: None for entry in matrix.get("shape", ()) for axis in entry}:
         if axis in matrix:
             source.find(("matrix", axis), "is given in matrix.shape too; keep one of them", key=True)
@@ -185,8 +188,9 @@ def check_exclude(
 
 def check_listed(loc: Loc, values: Sequence[Any], there: Sequence[Any], whose: str, source: Source) -> None:
     """Note the `values` at `loc` that are not among those `there`."""
+    known = frozenset(there)
     for position, value in enumerate(values):
-        if value not in there:
+        if value not in known:
             has = f"has {join(there)}" if there else "has none"
             near = nearest(value, there) if isinstance(value, str) else ""
             source.find((*loc, position), f"no case has {loc[-1]} {value}; {whose} {has}{near}")

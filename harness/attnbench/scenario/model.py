@@ -174,8 +174,9 @@ def _key(kind: Any, description: str, default: Any = None) -> tuple[Any, Any]:
     return kind, Field(default, description=description)
 
 
-def _many(kind: Any, description: str) -> tuple[Any, Any]:
-    return _key(Annotated[_tuple_of(kind), OneOrMore()], description)
+def _many(kind: Any, description: str, default: Any = None) -> tuple[Any, Any]:
+    values = None if default is None else (default,)
+    return _key(Annotated[_tuple_of(kind), OneOrMore()], description, values)
 
 
 def _tuple_of(kind: Any) -> Any:
@@ -196,9 +197,13 @@ def document(operation: str) -> type[Document]:
     def one() -> dict[str, tuple[Any, Any]]:
         return {axis: _key(size, text) for axis, text in sizes.items()}
 
-    def many() -> dict[str, tuple[Any, Any]]:
-        conditions = {key: _many(kind, text) for key, (kind, _, text) in CONDITIONS.items()}
-        return {axis: _many(size, text) for axis, text in sizes.items()} | conditions
+    def many(*, defaults: bool) -> dict[str, tuple[Any, Any]]:
+        axes = SHAPES[operation].AXES.items()
+        shape = {axis: _many(size, sizes[axis], default if defaults else None) for axis, default in axes}
+        return shape | {
+            key: _many(kind, text, default if defaults else None)
+            for key, (kind, default, text) in CONDITIONS.items()
+        }
 
     def where() -> dict[str, tuple[Any, Any]]:
         return {
@@ -209,10 +214,12 @@ def document(operation: str) -> type[Document]:
     shape = _section("ShapeEntry", "Axes whose values belong together.", one())
     linked = {"shape": _many(shape, "Axes that vary together, crossed with the other axes.")}
     matrix = _section(
-        "Matrix", "Axes of the workloads; the product of their values is measured.", linked | many()
+        "Matrix",
+        "Axes of the workloads; the product of their values is measured.",
+        linked | many(defaults=True),
     )
     exclude = _section(
-        "Exclude", "Leaves out the cases of the matrix that match every key.", where() | many()
+        "Exclude", "Leaves out the cases of the matrix that match every key.", where() | many(defaults=False)
     )
     conditions = {key: _key(kind, text, default) for key, (kind, default, text) in CONDITIONS.items()}
     include: Any = _section("Include", "One more workload, whole.", where() | one() | conditions)

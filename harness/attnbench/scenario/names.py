@@ -9,6 +9,18 @@ __all__ = ["join", "nearest", "shown"]
 
 _LONGEST = 60
 
+#: What other tools call the same thing.
+_ALIASES = {
+    "bf16": "bfloat16",
+    "double": "float64",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    "gpu": "cuda",
+    "half": "float16",
+    "single": "float32",
+}
+
 
 def shown(value: object) -> str:
     """A value of a scenario file as a message quotes it: `'causal'`, `true`, `nothing`, `a list`."""
@@ -30,7 +42,9 @@ def shown(value: object) -> str:
 def nearest(name: object, right: Iterable[str]) -> str:
     """`; did you mean 'causal'?`, or nothing when no right name is near."""
     by_lower = {each.lower(): each for each in right}
-    close = get_close_matches(str(name)[:_LONGEST].lower(), by_lower, n=1, cutoff=0.5)
+    wanted = str(name)[:_LONGEST].lower()
+    alias = _ALIASES.get(wanted)
+    close = [alias] if alias in by_lower else get_close_matches(wanted, by_lower, n=1)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 

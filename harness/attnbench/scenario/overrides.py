@@ -78,6 +78,7 @@ def _parse(text: str, operation: str) -> tuple[Loc, Source]:
 
 
 def _put(changed: Source, loc: Loc, given: Source, option: str) -> None:
+    """Set `loc` to what was given; null takes the key out, and with it goes back to its default."""
     place = Place(0, 0, option)
     _forget(changed, loc)
     parent = changed.data
@@ -86,6 +87,9 @@ def _put(changed: Source, loc: Loc, given: Source, option: str) -> None:
             parent[name] = {}
             changed.values[loc[:depth]] = place
         parent = parent[name]
+    if given.data is None:
+        parent.pop(loc[-1], None)
+        return
     parent[loc[-1]] = given.data
     for inner in given.values:
         changed.values[(*loc, *inner)] = place

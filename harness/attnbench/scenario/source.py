@@ -83,21 +83,18 @@ class Source:
         return at
 
     def place(self, loc: Loc, *, key: bool = False) -> Place:
-        """Where the value at `loc` was written (or its key, with `key`), or what encloses it."""
+        """Where the value at `loc` was written (or its key, with `key`), or else what would enclose it."""
         at = self.known(loc)
-        if key or (len(at) < len([part for part in loc if isinstance(part, str)]) and at in self.keys):
-            return self.keys.get(at, self.values[at])
-        return self.values[at]
+        names, known = (sum(isinstance(part, str) for part in each) for each in (loc, at))
+        return self.keys.get(at, self.values[at]) if key or known < names else self.values[at]
 
-    def find(self, loc: Loc, message: str, *, key: bool = False) -> Finding:
+    def find(self, loc: Loc, message: str, *, key: bool = False) -> None:
         """Note a mistake at `loc`."""
         known = self.known(loc)
         names = [part for part in loc if isinstance(part, str)]
         missing = names[len([part for part in known if isinstance(part, str)]) :]
-        finding = Finding(loc, self.place(loc, key=key), _text((*known, *missing)), message)
-        if finding not in self.findings:
-            self.findings.append(finding)
-        return finding
+        place = self.place(loc, key=key)
+        self.findings.append(Finding(loc, place, _text((*known, *missing)), message))
 
 
 def _text(loc: Loc) -> str:
@@ -117,7 +114,7 @@ def error_from(findings: list[Finding], path: str, options: str = "") -> Attnben
     `options` are the options that changed the scenario; a mistake that they bring to light elsewhere in the
     file is reported under them.
     """
-    findings = sorted(findings, key=lambda finding: (finding.place, finding.field))
+    findings = sorted(dict.fromkeys(findings), key=lambda finding: (finding.place, finding.field))
     if not options and not any(finding.place.option for finding in findings):
         mistakes = [
             Mistake(path, finding.place.line, finding.place.column, finding.field, finding.message)
@@ -162,7 +159,7 @@ def load(text: str, path: str) -> Source:
     """
     source = Source(path)
     try:
-        _Reader(source, YAML(typ="rt", pure=True).parse(text)).read()
+        _Reader(source, YAML(typ="safe", pure=True).parse(text)).read()
     except _Unreadable as error:
         raise ScenarioError([Mistake(path, error.line, error.column, "", str(error))]) from None
     except ReaderError as error:
