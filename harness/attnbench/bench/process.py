@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import socket
-import sys
 from dataclasses import dataclass
 
 from attnbench.bench.limits import limit_memory, take_the_blame
@@ -27,7 +26,7 @@ class Settings:
 def run(endpoint: socket.socket, registry: Registry, settings: Settings) -> None:
     """Answer verbs on `endpoint` until its other end is gone."""
     take_the_blame()
-    faulthandler.enable(sys.__stderr__, all_threads=False)  # tells the parent which line a crash was in
+    faulthandler.enable(2, all_threads=False)  # tells the parent which line a crash was in
     if settings.threads is not None:
         import torch
 

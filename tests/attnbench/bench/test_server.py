@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import gc
+import socket
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from attnbench.bench.server import BenchServer
+from attnbench.implementation import Implementation, attention
+from attnbench.protocol import Channel
+from attnbench.registry import Entry, Registry
+from attnbench.workload import AttentionShape, Workload
+
+
+def right(q: Any, k: Any, v: Any, *, mask: Any, scale: float) -> Any:
+    """softmax(QKᵀ·scale)·V"""
+    scores = q @ k.transpose(-2, -1) * scale
+    if mask.kind != "none":
+        scores = scores.masked_fill(~mask.to_bool(q.device), float("-inf"))
+    return torch.softmax(scores, dim=-1) @ v
+
+
+PASSES = {"forward", "backward", "forward_backward"}
+
+
+def server(**kernels: Callable[..., Any]) -> BenchServer:
+    entries = {}
+    for name, kernel in {"right": right, **kernels}.items():
+
+        def function(*args: Any, kernel: Callable[..., Any] = kernel, **kwargs: Any) -> Any:
+            return kernel(*args, **kwargs)
+
+        attention(
+            name, masks={"none", "causal"}, passes=PASSES, options={"tiles": 4} if name == "tiled" else {}
+        )(function)
+        implementation: Implementation = function.__attnbench__  # type: ignore[attr-defined]  # set above
+        entries[name] = Entry(implementation, "a test")
+    return BenchServer(Registry(entries))
+
+
+def request(case: str = "right", **changes: Any) -> dict[str, Any]:
+    axes = {"mask": "none", "pass_": "forward", "dtype": "float32"}
+    axes |= {key: changes.pop(key) for key in list(changes) if key in axes}
+    workload = Workload("attention", AttentionShape(1, 2, 2, 24, 24, 8), **axes)
+    return {
+        "verb": "prepare",
+        "case": case,
+        "implementation": case,
+        "options": {},
+        "workload": workload.to_json(),
+        "device": "cpu",
+        "seed": 0,
+        "threads": None,
+        **changes,
+    }
+
+
+def test_a_case_goes_its_whole_way() -> None:
+    bench = server()
+    prepared = bench.answer(request(mask="causal"))
+    assert prepared.pop("first_call_s") > 0
+    assert prepared == {
+        "ok": True,
+        "framework": "torch",
+        "resolved_backend": None,
+        "device_name": None,
+        "output_bytes": 2 * 24 * 8 * 4,
+    }
+    memory = bench.answer({"verb": "memory", "case": "right"})
+    assert memory["peak_alloc_bytes"] >= 2 * 24 * 24 * 4
+    accuracy = bench.answer({"verb": "accuracy", "case": "right"})
+    assert (accuracy["accuracy"], accuracy["bitwise_repeatable"]) == ("pass", True)
+    sample = bench.answer({"verb": "sample", "case": "right", "calls": 3, "cache": "warm"})
+    assert sample["ok"]
+    assert sample["elapsed_s"] > 0
+    cold = bench.answer({"verb": "sample", "case": "right", "calls": 1, "cache": "cold"})
+    assert cold["elapsed_s"] > 0
+    assert bench.answer({"verb": "release", "case": "right"}) == {"ok": True}
+    gone = bench.answer({"verb": "sample", "case": "right", "calls": 3, "cache": "warm"})
+    assert gone["status"] == "error"
+    assert "'right' is not prepared" in gone["reason"]
+
+
+@pytest.mark.parametrize("pass_", ["backward", "forward_backward"])
+def test_gradients_are_sampled_measured_and_judged(pass_: str) -> None:
+    bench = server()
+    assert bench.answer(request(pass_=pass_))["output_bytes"] == (3 + (pass_ != "backward")) * 24 * 8 * 2 * 4
+    for verb in ("sample", "memory", "accuracy", "sample"):
+        answer = bench.answer({"verb": verb, "case": "right", "calls": 2, "cache": "warm"})
+        assert answer["ok"], answer
+    assert bench.answer({"verb": "accuracy", "case": "right"})["accuracy"] == "pass"
+
+
+def test_asked_for_capability_alone_nothing_is_called() -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    bench = server(never=never)
+    answer = bench.answer(request("never", capability_only=True))
+    assert (answer["ok"], answer["first_call_s"]) == (True, None)
+    assert bench.answer(request("never"))["status"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"implementation": "left"}, "unavailable", "there is no implementation 'left' here; there are: right, tiled"),
+        ({"options": {"block": 3}}, "error", "ValueError: right has no option 'block'; its options: none"),
+        ({"device": "cuda:7"}, "unavailable", "there is no device cuda:7 here"),
+        ({"workload": {"operation": "juggling"}}, "error", "KeyError"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_prepared_says_why(changes: dict[str, Any], status: str, reason: str) -> None:
+    answer = server(tiled=right).answer({**request(), **changes})
+    assert (answer["ok"], answer["status"], answer["fatal"]) == (False, status, False)
+    assert reason in answer["reason"]
+
+
+def test_an_unsupported_case_is_not_loaded() -> None:
+    entry = Entry(
+        Implementation(
+            name="picky",
+            operation="attention",
+            framework="torch",
+            summary="",
+            load=lambda *_: pytest.fail("loaded"),
+            supports=lambda *_: "not today",
+            available=lambda _: None,
+        ),
+        "a test",
+    )
+    answer = BenchServer(Registry({"picky": entry})).answer(request("picky"))
+    assert (answer["status"], answer["reason"]) == ("unsupported", "not today")
+
+
+def test_a_kernel_that_overwrites_its_inputs_spoils_no_other_case() -> None:
+    def overwrites(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        output = right(q, k, v, **rest)
+        for tensor in (q, k, v):
+            tensor.fill_(float("nan"))
+        return output
+
+    bench = server(overwrites=overwrites)
+    for name in ("overwrites", "right"):
+        assert bench.answer(request(name))["ok"]
+        assert bench.answer({"verb": "sample", "case": name, "calls": 2, "cache": "warm"})["ok"]
+    verdicts = {name: bench.answer({"verb": "accuracy", "case": name}) for name in ("overwrites", "right")}
+    assert verdicts["overwrites"]["accuracy"] == "fail"
+    assert "changed its inputs" in verdicts["overwrites"]["reason"]
+    assert verdicts["right"]["accuracy"] == "pass"
+
+
+def test_building_the_mask_is_no_part_of_the_first_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attnbench.bench import server as module
+
+    now = [0.0]
+    monkeypatch.setattr(module, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("attnbench.masks.perf_counter", lambda: now[0])
+    arange = torch.from_numpy
+
+    def slow(array: Any) -> Any:
+        now[0] += 10.0
+        return arange(array)
+
+    def kernel(q: Any, k: Any, v: Any, *, mask: Any, scale: float) -> Any:
+        monkeypatch.setattr(torch, "from_numpy", slow)
+        mask.to_bool(q.device)
+        monkeypatch.setattr(torch, "from_numpy", arange)
+        now[0] += 0.25
+        return right(q, k, v, mask=mask, scale=scale)
+
+    answer = server(kernel=kernel).answer(request("kernel", mask="causal"))
+    assert answer["first_call_s"] == pytest.approx(0.25)
+    assert now[0] > 10
+
+
+def test_what_a_failed_call_held_is_freed() -> None:
+    kept: list[weakref.ref[Any]] = []
+
+    def hoards(q: Any, k: Any, v: Any, **_: Any) -> Any:
+        hoard = torch.ones(10)
+        kept.append(weakref.ref(hoard))
+        raise MemoryError
+
+    gc.disable()
+    try:
+        assert server(hoards=hoards).answer(request("hoards"))["status"] == "oom"
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_threads_are_set_on_request() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert server().answer(request(threads=1))["ok"]
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_it_serves_a_channel_until_that_is_closed() -> None:
+    ours, theirs = (Channel(end) for end in socket.socketpair())
+    ours.send({"id": 5, "verb": "somersault"})
+    ours.send({"id": 6, **request(capability_only=True)})
+    ours.socket.shutdown(socket.SHUT_WR)
+    server().serve(theirs)
+    first, second = ours.receive(1), ours.receive(1)
+    assert (first["id"], first["ok"], first["status"]) == (5, False, "error")
+    assert "there is no verb 'somersault'; known: prepare" in first["reason"]
+    assert (second["id"], second["ok"]) == (6, True)
+    ours.close()
+    theirs.close()
