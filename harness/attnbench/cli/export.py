@@ -46,4 +46,4 @@ def export(run: Path, format_: str, target: Path | None, force: bool) -> None:
 
     data = convert(table.load(run), format_, target, overwrite=force)
     if target is None:
-        click.get_binary_stream("stdout").write(data)
+        click.echo(data, nl=False)

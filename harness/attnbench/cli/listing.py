@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from attnbench.cli.options import json_option, plugin_option
+from attnbench.cli.output import clean
 from attnbench.errors import ScenarioError
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def listing(what: str, plugins: tuple[Path, ...], as_json: bool) -> None:
       attnbench list devices --json
     """
     from attnbench.cli import terminal
-    from attnbench.cli.output import clean, print_json
+    from attnbench.cli.output import print_json
 
     if what == "scenarios":
         rows = _scenarios()
@@ -54,16 +56,20 @@ def listing(what: str, plugins: tuple[Path, ...], as_json: bool) -> None:
 
         with Sources(plugins) as sources:
             source = sources.any()
-            if not as_json:
-                warn_of_problems(source.hello)
+            warn_of_problems(source.hello)
             rows = _devices(source) if what == "devices" else _implementations(source)
     if as_json:
         print_json(rows)
     elif not rows:
         click.echo(f"there are no {what} here")
     else:
-        columns = [name for name in rows[0] if name not in JSON_ONLY]
-        terminal.print_grid([{name: clean(_text(row[name])) for name in columns} for row in rows])
+        terminal.print_grid([_shown(row) for row in rows])
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row's columns as texts; what each device says has a column of its own."""
+    columns = {name: value for name, value in row.items() if name not in (*JSON_ONLY, "devices")}
+    return {name: clean(_text(value)) for name, value in {**columns, **row.get("devices", {})}.items()}
 
 
 def _text(value: Any) -> str:
@@ -117,7 +123,7 @@ def _implementations(source: BenchSource) -> list[dict[str, Any]]:
                 "summary": info["summary"],
                 "options": info["options"],
                 "origin": info["origin"],
-                **{kind: _state(asker, info, kind) for kind in kinds},
+                "devices": {kind: _state(asker, info, kind) for kind in kinds},
             }
             for info in source.hello["catalogue"]
         ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnbench.cli.options import json_option, matrix_options
-from attnbench.cli.preparation import Selection, Sources, expand, read_scenarios, warn_of_problems
+from attnbench.cli.preparation import Selection, Sources, expand, read_scenarios
 
 if TYPE_CHECKING:
     from attnbench.case import Block, Case
@@ -48,8 +48,6 @@ def plan(
     chosen = read_scenarios(selection)
     with Sources(selection.plugins) as sources:
         matrix = expand(chosen, sources)
-        if not as_json:
-            warn_of_problems(sources(chosen[0]).hello)
         blocks = _ask(matrix, sources)
     if as_json:
         from attnbench.cli.output import print_json

@@ -129,13 +129,16 @@ def read_scenarios(selection: Selection, texts: Mapping[str, str] | None = None)
 def expand(scenarios: Sequence[Scenario], sources: Sources) -> list[tuple[Scenario, list[Block]]]:
     """The blocks of every scenario, with what the first one's source has in its catalogue.
 
+    Says on stderr what could not be loaded: it may be why an implementation is missing.
+
     Raises:
         ScenarioError: the mistakes of all scenarios together.
         PluginError: a plug-in cannot be loaded.
         MeasuringError: the zygote cannot be started.
     """
-    catalogue = sources(scenarios[0]).hello["catalogue"]
-    blocks = _all_of([partial(each.expand, catalogue) for each in scenarios])
+    hello = sources(scenarios[0]).hello
+    warn_of_problems(hello)
+    blocks = _all_of([partial(each.expand, hello["catalogue"]) for each in scenarios])
     return list(zip(scenarios, blocks, strict=True))
 
 
@@ -158,7 +161,7 @@ def _all_of(makers: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def warn_of_problems(hello: HelloReply) -> None:
-    """Say on stderr which installed plug-ins could not be loaded, and why benches are not forked."""
+    """Say on stderr which installed plug-ins could not be loaded."""
     for problem in hello["problems"]:
         click.echo(f"Warning: {clean(problem)}", err=True)
 

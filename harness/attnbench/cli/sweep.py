@@ -23,7 +23,6 @@ from attnbench.cli.preparation import (
     expand,
     plugin_header,
     read_scenarios,
-    warn_of_problems,
 )
 from attnbench.errors import AttnbenchError, RunError, UsageError
 
@@ -113,9 +112,6 @@ def sweep(
     chosen = read_scenarios(selection, texts)
     with _terminable(), Sources(selection.plugins) as sources:
         matrix = expand(chosen, sources)
-        hello = sources(chosen[0]).hello
-        if not as_json:
-            warn_of_problems(hello)
         header = _header(arguments, selection, matrix, sources)
         with _open(resume, out, name, header, chosen) as writer:
             interrupted = _measure(matrix, sources, writer)
@@ -374,8 +370,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
     terminal.print_results(outcome.rows, terminal.console())
     click.echo("\nFindings")
-    for finding in outcome.findings:
-        click.echo(f"  {'!' if finding.serious else '·'} {clean(finding.text)}")
+    terminal.print_points([("!" if each.serious else "·", each.text) for each in outcome.findings])
     click.echo(f"\nrun     {clean(str(outcome.run))}")
     if outcome.report:
         click.echo(f"report  {clean(str(outcome.report))}")

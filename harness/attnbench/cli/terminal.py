@@ -332,3 +332,14 @@ def print_grid(rows: Sequence[Mapping[str, str]], *, right: Collection[str] = ()
     for row in rows:
         table.add_row(*(Text(text) for text in row.values()))
     console().print(table)
+
+
+def print_points(points: Sequence[tuple[str, str]]) -> None:
+    """Marks and texts, on stdout, long texts wrapped beside their marks."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    for mark, text in points:
+        table.add_row(Text(f" {mark}"), Text(clean(text)))
+    console().print(table)

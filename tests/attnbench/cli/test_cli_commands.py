@@ -1,0 +1,428 @@
+"""The commands from end to end, on scripted benches: no torch, no processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from attnbench import driver, environment, store
+from attnbench.cli import main
+from attnbench.errors import PluginError
+from attnbench.protocol import BenchFailed, BenchLost
+from scripted import Script, ScriptedSource, failing, steady
+
+SCENARIO = """\
+name: tiny
+description: A scenario for tests
+operation: attention
+implementations: [naive, {chunked: {block: 64}}, sdpa]
+anchor: naive
+devices: [cpu]
+matrix:
+  heads: [2]
+  head_dim: [32]
+  seq_len: [64, 128]
+  mask: [none, causal]
+measure: {precision: 0.1, max_seconds: 0.5, processes: 2}
+"""
+
+
+class Stage:
+    """What benches there are: the scripts that they follow, and every source that was opened."""
+
+    def __init__(self) -> None:
+        self.scripts = {
+            "naive": Script(time_s=steady(2e-3)),
+            "chunked": Script(time_s=steady(3e-3)),
+            "sdpa": Script(time_s=steady(1e-3)),
+        }
+        self.sources: list[ScriptedSource] = []
+        self.asked: list[dict[str, Any]] = []
+        self.refusal: Exception | None = None
+
+    def open(self, **settings: Any) -> ScriptedSource:
+        if self.refusal:
+            raise self.refusal
+        self.asked.append(settings)
+        self.sources.append(ScriptedSource(self.scripts))
+        return self.sources[-1]
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage()
+    monkeypatch.setattr(driver, "ZygoteSource", stage.open)
+    monkeypatch.setattr(environment, "fingerprint", lambda *_: {"cpu": "Scripted CPU"})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Path("tiny.yaml").write_text(SCENARIO)
+    yield stage
+    assert all(source.closed for source in stage.sources), "a source was left open"
+
+
+def run(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    assert "Traceback" not in result.output
+    return result
+
+
+def swept(*arguments: str) -> Result:
+    result = run("sweep", "tiny.yaml", "--name", "one", *arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refused(result: Result, *parts: str) -> None:
+    """One message, nothing on stdout, exit 2."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    for part in parts:
+        assert part in result.stderr
+
+
+# sweep
+
+
+def test_a_sweep_prints_a_line_a_case_and_writes_a_run(stage: Stage) -> None:
+    result = swept()
+    lines = result.stdout.splitlines()
+    for name in ("naive", "chunked(block=64)", "sdpa"):
+        assert sum(line.startswith(name) for line in lines) >= 4
+    assert "2.00×" in next(line for line in lines if line.startswith("sdpa"))
+    assert "Findings" in lines
+    assert lines[-1] == "run     results/one"
+    assert len(result.stderr.splitlines()) == 1 + 12
+    read = store.read(Path("results/one"))
+    assert len(read.records) == 12
+    assert len(pd.read_parquet("results/one/table.parquet")) == 12
+
+
+def test_the_header_says_what_was_asked_for(stage: Stage) -> None:
+    Path("mine.py").write_text("# a plug-in\n")
+    swept("--set", "measure.seed=7", "--impl", "sdpa", "--impl", "naive", "--plugin", "mine.py")
+    header = store.read(Path("results/one")).header
+    assert header["command"][:3] == ["attnbench", "sweep", "tiny.yaml"]
+    assert header["seed"] == 7
+    assert header["environment"] == {"cpu": "Scripted CPU"}
+    assert header["plugins"][0]["path"] == str(Path("mine.py").resolve())
+    assert len(header["plugins"][0]["sha256"]) == 64
+    (scenario,) = header["scenarios"]
+    assert scenario["text"] == SCENARIO
+    assert scenario["sets"] == ["measure.seed=7"]
+    assert scenario["implementations"] == ["sdpa", "naive"]
+    assert stage.asked[0]["plugins"] == (Path("mine.py").resolve(),)
+
+
+def test_the_default_name_is_the_scenarios_and_the_time(stage: Stage) -> None:
+    Path("other.yaml").write_text(SCENARIO.replace("name: tiny", "name: other"))
+    assert run("sweep", "tiny.yaml", "other.yaml", "--out", "runs").exit_code == 0
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.startswith("tiny+other-2")
+    assert {record.scenario for record in store.read(folder).records} == {"tiny", "other"}
+
+
+def test_scenarios_of_equal_settings_share_a_source(stage: Stage) -> None:
+    Path("same.yaml").write_text(SCENARIO.replace("name: tiny", "name: same"))
+    Path("default.yaml").write_text(
+        SCENARIO.replace("name: tiny", "name: default").replace("{precision", "{malloc: default, precision")
+    )
+    assert run("sweep", "tiny.yaml", "same.yaml", "default.yaml").exit_code == 0
+    assert [settings["malloc"] for settings in stage.asked] == ["pinned", "default"]
+
+
+def test_json_is_one_document(stage: Stage) -> None:
+    stage.scripts["sdpa"] = Script(fails=failing("prepare", BenchFailed("unsupported", "not for you")))
+    document = json.loads(swept("--json").stdout)
+    assert document["run"] == "results/one"
+    assert document["report"] is None
+    assert document["exit_code"] == 0
+    assert document["cases"] == 12
+    assert document["statuses"] == {"ok": 8, "unsupported": 4}
+    assert document["failed"] == 0
+    assert len(document["rows"]) == 12
+    assert {row["reason"] for row in document["rows"] if row["status"] == "unsupported"} == {"not for you"}
+    assert all({"kind", "text", "serious"} == set(finding) for finding in document["findings"])
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("oom", 1), ("crashed", 1), ("unsupported", 0), ("unavailable", 0)]
+)
+def test_strict(stage: Stage, status: str, code: int) -> None:
+    failure = BenchLost if status == "crashed" else BenchFailed
+    stage.scripts["sdpa"] = Script(fails=failing("memory", failure(status, "so it is")))
+    assert run("sweep", "tiny.yaml", "--strict").exit_code == code
+    assert run("sweep", "tiny.yaml", "--name", "lax").exit_code == 0
+
+
+def test_a_wrong_answer_fails_strictly_and_is_marked(stage: Stage) -> None:
+    stage.scripts["sdpa"] = Script(poisoned="the last row is not written")
+    result = run("sweep", "tiny.yaml", "--strict")
+    assert result.exit_code == 1
+    assert "sdpa: wrong (4 cases): the last row is not written" in result.stdout
+
+
+def test_settings_of_the_command_line_are_heard(stage: Stage) -> None:
+    document = json.loads(swept("--impl", "sdpa", "--json").stdout)
+    assert {row["implementation"] for row in document["rows"]} == {"sdpa"}
+
+
+def test_an_interrupted_sweep_keeps_its_blocks_and_goes_on(stage: Stage) -> None:
+    def interrupting(process: int, sample: int) -> float:
+        if len(stage.sources[0].benches) > 6:  # in the second block
+            raise KeyboardInterrupt
+        return 1e-3
+
+    stage.scripts["sdpa"] = Script(time_s=interrupting)
+    result = run("sweep", "tiny.yaml", "--name", "one")
+    assert result.exit_code == 130
+    assert (
+        "interrupted: 3 cases kept in results/one; go on with: attnbench sweep --resume results/one"
+        in result.stderr
+    )
+    assert "run     results/one" in result.stdout
+
+    stage.scripts["sdpa"] = Script()
+    result = run("sweep", "--resume", "results/one")
+    assert result.exit_code == 0, result.output
+    read = store.read(Path("results/one"))
+    assert len(read.records) == 12
+    assert {record.attempt for record in read.records} == {1}
+    assert "9 cases in 3 blocks" in result.stderr
+
+
+def test_resume_goes_on_with_the_stored_scenario(stage: Stage) -> None:
+    swept("--set", "matrix.seq_len=[64]")
+    Path("tiny.yaml").write_text(SCENARIO.replace("[64, 128]", "[4096]"))
+    refused(run("sweep", "tiny.yaml", "--resume", "results/one"), "tiny.yaml", "was started with")
+    Path("tiny.yaml").unlink()
+    assert run("sweep", "--resume", "results/one").exit_code == 0
+    assert {record.workload.shape.q_len for record in store.read(Path("results/one")).records} == {64}
+
+
+def test_resume_refuses_what_would_change_the_run(stage: Stage) -> None:
+    swept()
+    for option in (("--set", "measure.seed=1"), ("--impl", "sdpa"), ("--device", "cpu"), ("--name", "x")):
+        refused(run("sweep", "--resume", "results/one", *option), option[0], "leave out")
+
+
+def test_resume_refuses_a_plug_in_that_changed(stage: Stage) -> None:
+    Path("mine.py").write_text("# a plug-in\n")
+    swept("--plugin", "mine.py")
+    assert run("sweep", "--resume", "results/one").exit_code == 0
+    Path("mine.py").write_text("# another\n")
+    refused(run("sweep", "--resume", "results/one"), "mine.py", "is not what it was")
+    Path("mine.py").unlink()
+    refused(run("sweep", "--resume", "results/one"), "mine.py", "cannot be read")
+
+
+def test_a_full_disk_is_told_with_what_was_kept(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    swept()
+    size = Path("results/one/records-main.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        result = run("sweep", "tiny.yaml", "--name", "two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    refused(result, "results/two", "kept in results/two", "--resume results/two")
+    kept = len(store.read(Path("results/two")).records)
+    assert 0 < kept < 12
+    assert f"{kept} cases kept" in result.stderr
+    assert run("sweep", "--resume", "results/two").exit_code == 0
+    assert len(store.read(Path("results/two")).records) == 12
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("}}, sdpa]", "}}, sdpaa]", ("tiny.yaml:4:", "sdpaa", "sdpa")),
+        ("devices: [cpu]", "devices: [cpuu]", ("tiny.yaml:6:", "cpuu", "cpu")),
+        ("head_dim:", "head_dims:", ("tiny.yaml:9:", "head_dims", "head_dim")),
+        ("seq_len: [64, 128]", "seq_len: []", ("tiny.yaml:10:", "seq_len")),
+        ("seq_len: [64, 128]", "seq_len: [64]\n  dtype: [float23]", ("tiny.yaml:11:", "float23", "float32")),
+        ("measure:", "exclude: [{seq_len: 999}]\nmeasure:", ("tiny.yaml:12:", "exclude")),
+        ("name: tiny", "name: tiny\nname: again", ("tiny.yaml:2:", "name")),
+        ("name: tiny", "name: !!python/object:os.system tiny", ("tiny.yaml:1:",)),
+        ("name: tiny", "a: &a [x, x]\nb: &b [*a, *a]\nname: tiny", ("tiny.yaml:1:",)),
+    ],
+)
+@pytest.mark.parametrize("command", ["sweep", "plan"])
+def test_mistakes_in_a_scenario(
+    stage: Stage, command: str, old: str, new: str, parts: tuple[str, ...]
+) -> None:
+    Path("tiny.yaml").write_text(SCENARIO.replace(old, new))
+    refused(run(command, "tiny.yaml"), *parts)
+    assert not Path("results").exists()
+
+
+def test_the_mistakes_of_all_scenarios_are_told_at_once(stage: Stage) -> None:
+    Path("a.yaml").write_text(SCENARIO.replace("heads: [2]", "heads: [0]"))
+    Path("b.yaml").write_text(SCENARIO.replace("mask: [none", "mask: [nun"))
+    refused(run("sweep", "a.yaml", "b.yaml", "nowhere.yaml"), "a.yaml:8:", "b.yaml:11:", "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["sweep", "nowhere"], ("nowhere",)),
+        (["sweep", "."], (".",)),
+        (["plan", "tiny.yaml", "--device", "gpu9"], ("gpu9",)),
+        (["plan", "tiny.yaml", "--impl", "sdpaa"], ("sdpaa", "sdpa")),
+        (["plan", "tiny.yaml", "--set", "measure.precison=1"], ("precison", "precision")),
+        (["plan", "tiny.yaml", "--set", "nonsense"], ("nonsense",)),
+        (["plan", "tiny.yaml", "--plugin", "nowhere.py"], ("nowhere.py",)),
+        (["sweep", "tiny.yaml", "--name", "../escape"], ("../escape", "plain folder name")),
+        (["sweep", "tiny.yaml", "--out", "tiny.yaml"], ("tiny.yaml",)),
+        (["sweep", "tiny.yaml", "tiny.yaml"], ("two scenarios are called 'tiny'",)),
+        (["sweep", "--resume", "nowhere"], ("nowhere",)),
+        (["sweep", "--resume", "."], ("is no run",)),
+        (["report", "nowhere"], ("nowhere",)),
+        (["report", "."], ("is no run",)),
+        (["report", "tiny.yaml"], ("tiny.yaml",)),
+        (["export", ".", "--format", "csv"], ("is no run",)),
+        (["export", "x", "--format", "parquet"], ("-o x.parquet",)),
+    ],
+)
+def test_wrong_names_and_paths(stage: Stage, arguments: list[str], parts: tuple[str, ...]) -> None:
+    refused(run(*arguments), *parts)
+    assert sorted(path.name for path in Path().iterdir()) == ["tiny.yaml"]
+
+
+def test_an_existing_run_is_not_overwritten(stage: Stage) -> None:
+    swept()
+    before = {path: path.read_bytes() for path in Path("results/one").iterdir()}
+    refused(run("sweep", "tiny.yaml", "--name", "one"), "exists", "--resume")
+    assert {path: path.read_bytes() for path in Path("results/one").iterdir()} == before
+
+
+def test_a_plug_in_that_cannot_be_loaded(stage: Stage) -> None:
+    stage.refusal = PluginError("mine.py: raised ZeroDivisionError: at line 1")
+    refused(run("sweep", "tiny.yaml"), "Error: mine.py: raised ZeroDivisionError")
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("command", [["report"], ["export", "--format", "json"], ["sweep", "--resume"]])
+def test_records_corrupted_in_the_middle(stage: Stage, command: list[str]) -> None:
+    swept()
+    records = Path("results/one/records-main.jsonl")
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join([*lines[:3], lines[3][:40] + b"\n", *lines[4:]]))
+    before = records.read_bytes()
+    refused(run(*command, "results/one"), "records-main.jsonl:4")
+    assert records.read_bytes() == before
+    assert not Path("reports").exists()
+
+
+# plan
+
+
+def test_plan_says_what_would_be_skipped_and_measures_nothing(stage: Stage) -> None:
+    stage.scripts["sdpa"] = Script(fails=failing("prepare", BenchLost("crashed", "SIGSEGV")))
+    stage.scripts["chunked"] = Script(fails=failing("prepare", BenchFailed("unsupported", "no causal")))
+    result = run("plan", "tiny.yaml")
+    assert result.exit_code == 0, result.output
+    assert "chunked(block=64): unsupported (4 cases): no causal" in result.stdout
+    assert "sdpa: crashed (4 cases): SIGSEGV" in result.stdout
+    assert "4 of 12 cases in 4 blocks would be measured" in result.stdout
+    assert {verb for _, verb, _ in stage.sources[0].log} == {"prepare"}
+    assert sorted(path.name for path in Path().iterdir()) == ["tiny.yaml"]
+
+
+def test_plan_in_json_with_memory_and_time(stage: Stage) -> None:
+    document = json.loads(run("plan", "tiny.yaml", "--json").stdout)
+    assert document["cases"] == document["to_measure"] == 12
+    assert document["budget_s"] >= 12 * 0.5
+    assert len(document["blocks"]) == 4
+    first = document["blocks"][0]
+    assert first["operand_bytes"] == 4 * 2 * 64 * 32 * 4
+    assert first["score_bytes"] == 2 * 64 * 64 * 4
+    assert [case["implementation"] for case in first["cases"]] == ["naive", "chunked", "sdpa"]
+    assert {case["skipped"] for case in first["cases"]} == {None}
+
+
+def test_plan_of_sizes_beyond_any_memory(stage: Stage) -> None:
+    Path("tiny.yaml").write_text(SCENARIO.replace("[64, 128]", "[2147483647]"))
+    result = run("plan", "tiny.yaml")
+    assert result.exit_code == 0, result.output
+    assert "TiB" in result.stdout
+
+
+# report, list, export
+
+
+@pytest.fixture
+def one(stage: Stage) -> Path:
+    swept()
+    return Path("results/one")
+
+
+def test_export(one: Path) -> None:
+    csv = run("export", str(one), "--format", "csv")
+    frame = pd.read_csv(io.StringIO(csv.stdout))
+    assert len(frame) == 12
+    rows = json.loads(run("export", str(one), "--format", "json").stdout)
+    assert [row["case_id"] for row in rows] == list(frame["case_id"])
+    assert run("export", str(one), "--format", "parquet", "-o", "x.parquet").stdout == ""
+    assert list(pd.read_parquet("x.parquet")["case_id"]) == list(frame["case_id"])
+    refused(run("export", str(one), "--format", "csv", "-o", "x.parquet"), "x.parquet", "exists")
+    assert run("export", str(one), "--format", "csv", "-o", "x.parquet", "--force").exit_code == 0
+    assert Path("x.parquet").read_text() == csv.stdout
+
+
+def test_list_implementations(stage: Stage) -> None:
+    stage.scripts["sdpa"] = Script(fails=failing("prepare", BenchFailed("unavailable", "pip install it")))
+    result = run("list", "implementations")
+    assert result.exit_code == 0, result.output
+    assert "unavailable: pip install it" in result.stdout
+    rows = json.loads(run("list", "implementations", "--json").stdout)
+    assert [(row["name"], row["devices"]["cpu"]) for row in rows] == [
+        ("naive", "available"),
+        ("chunked", "available"),
+        ("sdpa", "unavailable: pip install it"),
+    ]
+    assert rows[1]["options"] == {"block": 128}
+
+
+def test_list_devices_says_what_is_missing(stage: Stage) -> None:
+    result = run("list", "devices")
+    assert "missing: needs an NVIDIA GPU" in result.stdout
+    rows = json.loads(run("list", "devices", "--json").stdout)
+    assert [(row["device"], row["status"].split(":")[0]) for row in rows] == [
+        ("cpu", "available"),
+        ("cuda", "missing"),
+    ]
+
+
+def test_list_scenarios_needs_no_bench(stage: Stage) -> None:
+    Path("scenarios").mkdir()
+    Path("scenarios/mine.yaml").write_text(SCENARIO)
+    Path("scenarios/broken.yaml").write_text("name: [")
+    rows = {row["name"]: row for row in json.loads(run("list", "scenarios", "--json").stdout)}
+    assert rows["mine"]["description"] == "A scenario for tests"
+    assert rows["broken"]["description"].startswith("has mistakes: ")
+    assert stage.sources == []
+
+
+def test_problems_of_installed_plug_ins_are_warned_of(stage: Stage) -> None:
+    open_source: Callable[..., ScriptedSource] = stage.open
+
+    def with_problem(**settings: Any) -> ScriptedSource:
+        source = open_source(**settings)
+        source.hello["problems"].append("the entry point x cannot be loaded\x1b")
+        return source
+
+    driver.ZygoteSource = with_problem  # type: ignore[assignment,misc]  # undone by the fixture's monkeypatch
+    result = run("list", "devices", "--json")
+    assert result.stderr == "Warning: the entry point x cannot be loaded\n"
+    json.loads(result.stdout)
