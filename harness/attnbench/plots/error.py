@@ -51,7 +51,14 @@ def error(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
         more=("error_floor", "error_yardstick"),
         scale=error_scale,
         write=significant,
-        columns=("error_rel_l2", "error_max_abs", "error_floor", "error_yardstick", "error_ratio", "accuracy"),
+        columns=(
+            "error_rel_l2",
+            "error_max_abs",
+            "error_floor",
+            "error_yardstick",
+            "error_ratio",
+            "accuracy",
+        ),
         under=_guides,
     )
     return line_plots(panels, looks, quantity)

@@ -21,8 +21,8 @@ def latency(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
         id="latency",
         title="Latency against length",
         axis="latency, median",
-        caption="Median time of one call; the bands are 95% intervals of the median. Both axes are logarithmic, "
-        "so that a straight line is a power of the length. Lower is better.",
+        caption="Median time of one call; the bands are 95% intervals of the median. Both axes are "
+        "logarithmic, so that a straight line is a power of the length. Lower is better.",
         column="latency_median_s",
         interval=interval,
         scale=seconds_scale,

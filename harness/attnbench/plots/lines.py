@@ -110,13 +110,19 @@ def _alt(panels: Sequence[Panel], quantity: Quantity) -> str:
     ]
     for panel in panels:
         longest = max(row["length"] for row in panel.rows if _positive(row, quantity.column) is not None)
-        ends = [(row[quantity.column], row["label"]) for row in panel.rows if row["length"] == longest and _positive(row, quantity.column)]
+        ends = [
+            (row[quantity.column], row["label"])
+            for row in panel.rows
+            if row["length"] == longest and _positive(row, quantity.column)
+        ]
         (low, lowest), (high, highest) = min(ends), max(ends)
         where = f"{panel.title}, at length {longest}" if panel.title else f"At length {longest}"
         if lowest == highest:
             sentences.append(f"{where}: {lowest} {quantity.write(low)}.")
         else:
-            sentences.append(f"{where}: from {lowest} {quantity.write(low)} to {highest} {quantity.write(high)}.")
+            sentences.append(
+                f"{where}: from {lowest} {quantity.write(low)} to {highest} {quantity.write(high)}."
+            )
     return " ".join(sentences)
 
 
@@ -124,9 +130,9 @@ def line_plots(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quanti
     """The figures of a quantity; panels without a single value of it are left out."""
     shown = []
     for panel in panels:
-        rows = tuple(row for row in panel.rows if _positive(row, quantity.column) is not None)
-        if rows:
-            shown.append(replace(panel, rows=rows))
+        known = tuple(row for row in panel.rows if _positive(row, quantity.column) is not None)
+        if known:
+            shown.append(replace(panel, rows=known))
     plots = []
     for ending, page in pages(shown):
         rows = [row for panel in page for row in panel.rows]

@@ -30,7 +30,9 @@ def _resident(axes: Axes, panel: Panel, looks: dict[str, Look]) -> Sequence[Line
         x, y = path(series(panel.rows, label), grid_lengths, "peak_rss_bytes")
         drawn = drawn or any(value == value for value in y)
         axes.plot(x, y, color=looks[label].color, linestyle=":", linewidth=1.1, alpha=0.75, zorder=2)
-    return [Line2D([], [], color=MUTED, linestyle=":", linewidth=1.1, label="resident (RSS)")] if drawn else []
+    return (
+        [Line2D([], [], color=MUTED, linestyle=":", linewidth=1.1, label="resident (RSS)")] if drawn else []
+    )
 
 
 def memory(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:

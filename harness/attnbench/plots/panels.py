@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["PANELS_PER_FIGURE", "Panel", "any_row", "busiest", "grid", "legend", "mark", "pages", "split", "wrap"]
+__all__ = [
+    "PANELS_PER_FIGURE",
+    "Panel",
+    "any_row",
+    "busiest",
+    "grid",
+    "legend",
+    "mark",
+    "pages",
+    "split",
+    "wrap",
+]
 
 PANELS_PER_FIGURE = 6
 _COLUMNS = 3
@@ -65,7 +76,9 @@ def pages(panels: Sequence[Panel], most: int = PANELS_PER_FIGURE) -> Iterator[tu
         yield ("" if number == 1 else f"-{number}"), tuple(panels[start : start + most])
 
 
-def grid(panels: Sequence[Panel], *, height_in: float = 2.7, share_y: bool = True) -> tuple[Figure, list[Axes]]:
+def grid(
+    panels: Sequence[Panel], *, height_in: float = 2.7, share_y: bool = True
+) -> tuple[Figure, list[Axes]]:
     """A figure with a titled set of axes for each panel and nothing where there is none."""
     from matplotlib.figure import Figure
 
@@ -109,7 +122,9 @@ def mark(axes: Axes, x: float, y: float, *, wrong: bool, doubtful: bool, look: L
         zorder=4,
     )
     if wrong:
-        axes.plot([x], [y], linestyle="none", marker="x", markersize=9, markeredgewidth=1.6, color=DANGER, zorder=5)
+        axes.plot(
+            [x], [y], linestyle="none", marker="x", markersize=9, markeredgewidth=1.6, color=DANGER, zorder=5
+        )
 
 
 def legend(
@@ -125,18 +140,47 @@ def legend(
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.dash if lines else "none", label=shorten(name))
+        Line2D(
+            [],
+            [],
+            color=look.color,
+            marker=look.marker,
+            linestyle=look.dash if lines else "none",
+            label=shorten(name),
+        )
         for name, look in looks.items()
     ]
     handles += extra
     if doubtful:
-        handles.append(Line2D([], [], linestyle="none", marker="o", markerfacecolor=PAPER, markeredgecolor=INK, label="flagged"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                linestyle="none",
+                marker="o",
+                markerfacecolor=PAPER,
+                markeredgecolor=INK,
+                label="flagged",
+            )
+        )
     if wrong:
-        handles.append(Line2D([], [], linestyle="none", marker="x", markersize=8, color=DANGER, label="fails the accuracy check"))
+        handles.append(
+            Line2D(
+                [],
+                [],
+                linestyle="none",
+                marker="x",
+                markersize=8,
+                color=DANGER,
+                label="fails the accuracy check",
+            )
+        )
     characters = figure.get_figwidth() * 12.5
     widest = max(len(str(handle.get_label())) for handle in handles) + 8
     columns = max(1, min(len(handles), int(characters // widest)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.4)
+    figure.legend(
+        handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.4
+    )
 
 
 def any_row(panels: Sequence[Panel], test: Callable[[Row], bool]) -> bool:

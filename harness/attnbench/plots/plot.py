@@ -59,7 +59,11 @@ def data_table(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
     """The numbers behind a figure: one line a row, told apart by implementation, shape and what differs."""
     import pandas as pd
 
-    settings = [name for name in varying(rows) if name in ("run_id", "scenario", "device", "mask", "dtype", "pass", "inputs")]
+    settings = [
+        name
+        for name in varying(rows)
+        if name in ("run_id", "scenario", "device", "mask", "dtype", "pass", "inputs")
+    ]
 
     def line(row: Row) -> dict[str, Any]:
         named = {"implementation": row["label"], "shape": shape_label(row)}

@@ -32,7 +32,13 @@ class _Column:
 
 
 _COLUMNS = (
-    _Column("latency_median_s", "latency, median", seconds_scale, format_seconds, ("latency_ci_low_s", "latency_ci_high_s")),
+    _Column(
+        "latency_median_s",
+        "latency, median",
+        seconds_scale,
+        format_seconds,
+        ("latency_ci_low_s", "latency_ci_high_s"),
+    ),
     _Column("peak_alloc_bytes", "peak memory above the inputs", bytes_scale, format_bytes),
     _Column("error_rel_l2", "relative L2 error", error_scale, significant),
 )
@@ -83,7 +89,9 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
     columns = [what for what in _COLUMNS if any_row(panels, lambda row: _value(row, what.column) is not None)]  # noqa: B023
     heights = [0.62 + 0.27 * len(labels(panel.rows)) for panel in panels]
     figure = Figure(figsize=(9.6, sum(heights) + 0.6), layout="constrained")
-    axes_grid = figure.subplots(len(panels), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights})
+    axes_grid = figure.subplots(
+        len(panels), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
+    )
     for line, panel in zip(axes_grid, panels, strict=True):
         for axes, what in zip(line, columns, strict=True):
             _dots(axes, panel, looks, what)
@@ -98,18 +106,29 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
             Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (6, 2)), label="yardstick"),
             Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (1, 1.6)), label="floor"),
         ]
-    wrong, doubtful = any_row(panels, failed_accuracy), any_row(panels, lambda row: flag_text(row) is not None)
+    wrong, doubtful = (
+        any_row(panels, failed_accuracy),
+        any_row(panels, lambda row: flag_text(row) is not None),
+    )
     if extra or wrong or doubtful:
         legend(figure, {}, wrong=wrong, doubtful=doubtful, extra=extra)
     return figure
 
 
 def _alt(panels: Sequence[Panel]) -> str:
-    parts = ["Dot chart of shapes measured at one length: latency, peak memory and error of each implementation."]
+    parts = [
+        "Dot chart of shapes measured at one length: latency, peak memory and error of each implementation."
+    ]
     for panel in panels:
         ordered = sorted(panel.rows, key=lambda row: float(row["latency_median_s"]))
-        parts.append(f"{panel.title}: from {ordered[0]['label']} {format_seconds(ordered[0]['latency_median_s'])}")
-        parts[-1] += f" to {ordered[-1]['label']} {format_seconds(ordered[-1]['latency_median_s'])}." if len(ordered) > 1 else "."
+        parts.append(
+            f"{panel.title}: from {ordered[0]['label']} {format_seconds(ordered[0]['latency_median_s'])}"
+        )
+        parts[-1] += (
+            f" to {ordered[-1]['label']} {format_seconds(ordered[-1]['latency_median_s'])}."
+            if len(ordered) > 1
+            else "."
+        )
     return " ".join(parts)
 
 
@@ -122,13 +141,23 @@ def singles(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
         def draw(page: Sequence[Panel] = page) -> Figure:
             return _draw(page, looks)
 
-        measured = ("latency_median_s", "latency_ci_low_s", "latency_ci_high_s", "peak_alloc_bytes", "error_rel_l2", "error_floor", "error_yardstick", "accuracy")
+        measured = (
+            "latency_median_s",
+            "latency_ci_low_s",
+            "latency_ci_high_s",
+            "peak_alloc_bytes",
+            "error_rel_l2",
+            "error_floor",
+            "error_yardstick",
+            "accuracy",
+        )
         plots.append(
             Plot(
                 id=f"singles{ending}",
                 title="Single shapes" + (f" ({ending[1:]})" if ending else ""),
-                caption="Workloads measured at one length: each line of panels is one workload. Bars behind the dots are "
-                "95% intervals; dashed and dotted lines are the error's yardstick and floor. Left is better.",
+                caption="Workloads measured at one length: each line of panels is one workload. Bars behind "
+                "the dots are 95% intervals; dashed and dotted lines are the error's yardstick and floor. "
+                "Left is better.",
                 alt=_alt(page),
                 data=data_table(rows, measured),
                 draw=draw,

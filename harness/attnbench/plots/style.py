@@ -19,13 +19,13 @@ PAPER = "#fffffe"
 DANGER = "#c11f3a"
 
 #: Distinct for the colour-blind (after Okabe and Ito), each with a contrast of 3 : 1 on white.
-PALETTE = ("#0072b2", "#d55e00", "#008f68", "#b8478b", "#9a7400", "#2f8fc4", "#6a4ca3", "#6b7280")
+PALETTE = ("#0072b2", "#d55e00", "#008f68", "#b8478b", "#9a7400", "#4b5563", "#6a4ca3", "#2f8fc4")
 
 # As many as share no factor with the palette's length: the pair repeats after 88 implementations only.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "p", "<", "h", ">", "d")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (1.4, 1.2)), (0, (8, 2)))
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.4, 1.2, 1.4)), (0, (2.6, 1.3)), (0, (8, 2)))
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -88,5 +88,7 @@ def drawing() -> Iterator[None]:
         matplotlib.rcParams.update(_SETTINGS)
         # Names may hold any character; the SVG carries them as text, and the PNG shows a box.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="Matplotlib currently does not support", category=UserWarning
+        )
         yield

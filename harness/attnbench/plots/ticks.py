@@ -11,7 +11,16 @@ from attnbench.units import format_bytes, format_ratio, format_seconds
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-__all__ = ["Scale", "bytes_scale", "error_scale", "length_ticks", "limits", "ratio_scale", "seconds_scale", "set_ticks"]
+__all__ = [
+    "Scale",
+    "bytes_scale",
+    "error_scale",
+    "length_ticks",
+    "limits",
+    "ratio_scale",
+    "seconds_scale",
+    "set_ticks",
+]
 
 #: Chooses at most so many ticks for a range, and writes them.
 Scale = Callable[[float, float, int], list[tuple[float, str]]]

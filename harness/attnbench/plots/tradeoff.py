@@ -27,7 +27,7 @@ def _size(row: Row) -> float:
 
 
 def pareto(rows: Sequence[Row]) -> list[Row]:
-    """Those that nobody beats in both time and memory, fastest first; only verified rows can be among them."""
+    """Those that nobody beats in both time and memory, fastest first; only verified rows can be."""
     front: list[Row] = []
     for row in sorted(filter(can_win, rows), key=lambda row: (_time(row), _size(row))):
         if not front or _size(row) < _size(front[-1]):
@@ -45,19 +45,48 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
         front = pareto(panel.rows)
         if front:
             x, y = [_time(row) for row in front], [_size(row) for row in front]
-            axes.fill_between([*x, high_x], [*y, y[-1]], high_y, step="post", color=GRID, alpha=0.45, linewidth=0, zorder=1)
-            axes.step([x[0], *x, high_x], [high_y, *y, y[-1]], where="post", color=MUTED, linewidth=1.1, zorder=2)
+            axes.fill_between(
+                [*x, high_x], [*y, y[-1]], high_y, step="post", color=GRID, alpha=0.45, linewidth=0, zorder=1
+            )
+            axes.step(
+                [x[0], *x, high_x], [high_y, *y, y[-1]], where="post", color=MUTED, linewidth=1.1, zorder=2
+            )
         for row in panel.rows:
             look = looks[row["label"]]
-            mark(axes, _time(row), _size(row), wrong=failed_accuracy(row), doubtful=flag_text(row) is not None, look=look)
+            mark(
+                axes,
+                _time(row),
+                _size(row),
+                wrong=failed_accuracy(row),
+                doubtful=flag_text(row) is not None,
+                look=look,
+            )
         for row in front:
-            axes.plot([_time(row)], [_size(row)], linestyle="none", marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK, zorder=3)
+            axes.plot(
+                [_time(row)],
+                [_size(row)],
+                linestyle="none",
+                marker="o",
+                markersize=11,
+                markerfacecolor="none",
+                markeredgecolor=INK,
+                zorder=3,
+            )
         axes.set(xscale="log", yscale="log", xlim=(low_x, high_x), ylim=(low_y, high_y))
         set_ticks(axes.xaxis, seconds_scale(low_x, high_x, 4))
         set_ticks(axes.yaxis, bytes_scale(low_y, high_y))
     figure.supxlabel("latency, median", fontsize=9)
     figure.supylabel("peak memory above the inputs", fontsize=9)
-    ring = Line2D([], [], linestyle="none", marker="o", markersize=9, markerfacecolor="none", markeredgecolor=INK, label="not beaten at both")
+    ring = Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker="o",
+        markersize=9,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        label="not beaten at both",
+    )
     legend(
         figure,
         {label: looks[label] for label in looks if any_row(panels, lambda row: row["label"] == label)},  # noqa: B023
@@ -70,10 +99,17 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
 
 
 def _alt(panels: Sequence[Panel]) -> str:
-    parts = [f"Scatter chart of latency against peak memory, {len(panels)} panel{'s' if len(panels) > 1 else ''}."]
+    parts = [
+        f"Scatter chart of latency against peak memory, {len(panels)} panel{'s' if len(panels) > 1 else ''}."
+    ]
     for panel in panels:
-        front = [f"{row['label']} ({format_seconds(_time(row))}, {format_bytes(_size(row))})" for row in pareto(panel.rows)]
-        parts.append(f"{panel.title}: {'not beaten at both: ' + listed(front) if front else 'no verified row'}.")
+        front = [
+            f"{row['label']} ({format_seconds(_time(row))}, {format_bytes(_size(row))})"
+            for row in pareto(panel.rows)
+        ]
+        parts.append(
+            f"{panel.title}: {'not beaten at both: ' + listed(front) if front else 'no verified row'}."
+        )
     return " ".join(parts)
 
 
@@ -95,9 +131,10 @@ def tradeoff(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
             Plot(
                 id=f"tradeoff{ending}",
                 title="Latency against peak memory" + (f" ({ending[1:]})" if ending else ""),
-                caption="Each point is one implementation; towards the lower left is better. Ringed points are beaten by "
-                "nobody in both time and memory; the shaded side holds those that are. Of lengths swept, the "
-                f"longest with the most implementations is shown. {common_text(rows_shown)}".strip(),
+                caption="Each point is one implementation; towards the lower left is better. Ringed points "
+                "are beaten by nobody in both time and memory; the shaded side holds those that are. Of "
+                "lengths swept, the longest with the most implementations is shown. "
+                f"{common_text(rows_shown)}".strip(),
                 alt=_alt(page),
                 data=data_table(rows_shown, ("latency_median_s", "peak_alloc_bytes", "accuracy")),
                 draw=draw,

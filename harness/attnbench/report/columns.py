@@ -40,12 +40,17 @@ _SETTINGS = {
 }
 
 _FIRST = (
-    Column("implementation", "implementation", "The implementation with its options.", lambda row: str(row["label"])),
+    Column(
+        "implementation",
+        "implementation",
+        "The implementation with its options.",
+        lambda row: str(row["label"]),
+    ),
     Column(
         "shape",
         "shape",
-        "B batch, H heads (H32kv8: 32 query heads on 8 key heads), L length, D size of a head; Lq and Lk where "
-        "queries and keys differ in number.",
+        "B batch, H heads (H32kv8: 32 query heads on 8 key heads), L length, D size of a head; Lq and Lk "
+        "where queries and keys differ in number.",
         shape_label,
     ),
     Column("mask", "mask", "Which query sees which key.", _plain("mask")),
@@ -116,14 +121,16 @@ _FIGURES = (
 
 def _status(row: Row) -> str:
     text = cells.status(row)
-    return f"{text}, wide" if row.get("converged") is False and flag_text(row) is None and text == "ok" else text
+    return (
+        f"{text}, wide" if row.get("converged") is False and flag_text(row) is None and text == "ok" else text
+    )
 
 
-_LAST = Column(
+_STATUS = Column(
     "status",
     "status",
-    "ok; wrong (the accuracy check failed: struck out, can win nothing); flagged (faster than the machine can be); "
-    "wide (the interval is wider than the precision asked); or why there are no figures.",
+    "ok; wrong (the accuracy check failed: struck out, can win nothing); flagged (faster than the machine "
+    "can be); wide (the interval is wider than the precision asked); or why there are no figures.",
     _status,
 )
 
@@ -133,5 +140,7 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
     names = varying(rows)
     first = [_SETTINGS[name] for name in ("run_id", "scenario") if name in names]
     later = [_SETTINGS[name] for name in ("inputs", "device") if name in names]
-    shown = [column for column in _FIGURES if any(column.raw and row.get(column.raw) is not None for row in rows)]
-    return [*first, *_FIRST, *later, *shown, _LAST]
+    shown = [
+        column for column in _FIGURES if any(column.raw and row.get(column.raw) is not None for row in rows)
+    ]
+    return [*first, *_FIRST, *later, _STATUS, *shown]

@@ -32,8 +32,10 @@ class Fact:
 
 
 def _names(rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The runs' names: the headers' own, else the table's in order of appearance."""
+    """The runs' names: the table's in order of appearance, or the headers' own where a run has no rows."""
     seen = [str(name) for name in dict.fromkeys(row.get("run_id") for row in rows) if name is not None]
+    if len(seen) == len(headers):
+        return seen
     return [
         str(header.get("run_id") or (seen[index] if index < len(seen) else f"run {index + 1}"))
         for index, header in enumerate(headers)
@@ -78,7 +80,7 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 
 def environment(headers: Sequence[Mapping[str, Any]]) -> list[Fact]:
-    """What the headers tell of the machines and settings, flattened; what differs between runs comes first."""
+    """What the headers tell of machines and settings, flattened; what differs between runs first."""
     shown_elsewhere = ("scenarios", "environment", "command", "run_id")
     flat = [
         dict(_flat(header.get("environment") or {}, ""))

@@ -1,9 +1,9 @@
 """What the numbers say, in words: only what they bear out.
 
 A best one must be measured, verified and not flagged. Two are told apart where their 95% intervals do not
-overlap: those of the speed-ups over the same anchor, which were formed round by round side by side, or, without
-them, those of the latencies. Overlap is a stricter test than that of their difference: it errs on
-the side of "cannot be told apart".
+overlap: those of the speed-ups over the same anchor, which were formed side by side, or, without them,
+those of the latencies. That is stricter than a test of their difference, and errs on the side of "cannot be
+told apart".
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def distinct(a: Row, b: Row) -> bool:
     """Whether the 95% intervals of two rows of one block tell them apart."""
     for low, high in (("speedup_ci_low", "speedup_ci_high"), ("latency_ci_low_s", "latency_ci_high_s")):
         ends = [row.get(end) for row in (a, b) for end in (low, high)]
-        if None not in ends:
-            low_a, high_a, low_b, high_b = ends
-            return bool(high_a < low_b or high_b < low_a)
+        known = [float(end) for end in ends if end is not None]
+        if len(known) == len(ends):
+            low_a, high_a, low_b, high_b = known
+            return high_a < low_b or high_b < low_a
     return False
 
 
@@ -103,7 +104,8 @@ def _fastest(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Fin
         return
     if len(verdicts) <= _FEW:
         parts = [
-            f"{verdict.best['label']} is the fastest at {workload_label(verdict.best, names)}: {_ahead(verdict)}."
+            f"{verdict.best['label']} is the fastest at {workload_label(verdict.best, names)}: "
+            f"{_ahead(verdict)}."
             for verdict in clear
         ]
         yield Finding("fastest", " ".join(parts))
@@ -111,7 +113,9 @@ def _fastest(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Fin
     wins = Counter(verdict.best["label"] for verdict in clear)
     counted = listed(f"{label} in {number}" for label, number in wins.most_common())
     text = f"Of {len(verdicts)} workloads, {counted} {'is' if len(wins) == 1 else 'are'} clearly the fastest."
-    over = [verdict for verdict in clear if verdict.anchor is not None and (verdict.best.get("speedup") or 0) > 1]
+    over = [
+        verdict for verdict in clear if verdict.anchor is not None and (verdict.best.get("speedup") or 0) > 1
+    ]
     if over:
         top = max(over, key=lambda verdict: float(verdict.best["speedup"]))
         text += f" The widest lead: {top.best['label']} at {workload_label(top.best, names)}, {_ahead(top)}."
@@ -126,11 +130,8 @@ def _ties(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Findin
             groups.setdefault(together, []).append(verdict.best)
     parts = []
     for together, where in sorted(groups.items(), key=lambda item: -len(item[1]))[:4]:
-        places = listed((workload_label(row, names) for row in where), 4)
-        separator = "; " if any("," in workload_label(row, names) for row in where) else ", "
-        if separator == "; ":
-            shown = [workload_label(row, names) for row in where[:3]]
-            places = "; ".join(shown) + (f"; and {len(where) - 3} more" if len(where) > 3 else "")
+        places = "; ".join(workload_label(row, names) for row in where[:3])
+        places += f"; and {len(where) - 3} more" if len(where) > 3 else ""
         parts.append(f"{listed(together)} cannot be told apart as the fastest at {places}.")
     rest = len(groups) - len(parts)
     if rest > 0:
@@ -189,7 +190,8 @@ def _accuracy(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
         yield Finding("accuracy", text, serious=True)
     elif checked:
         known = [row for row in checked if row.get("error_ratio") is not None]
-        text = f"{'The one case' if len(checked) == 1 else f'All {len(checked)} cases'} checked for accuracy passed"
+        who = "The one case" if len(checked) == 1 else f"All {len(checked)} cases"
+        text = f"{who} checked for accuracy passed"
         if known:
             worst = max(known, key=lambda row: float(row["error_ratio"]))
             text += (
@@ -228,7 +230,9 @@ def _leanest(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
         judged += 1
         sized.sort(key=lambda row: int(row["peak_alloc_bytes"]))
         least, most = sized[0], sized[-1]
-        wins.update(row["label"] for row in sized if row["peak_alloc_bytes"] <= 1.01 * least["peak_alloc_bytes"])
+        wins.update(
+            row["label"] for row in sized if row["peak_alloc_bytes"] <= 1.01 * least["peak_alloc_bytes"]
+        )
         factor = most["peak_alloc_bytes"] / least["peak_alloc_bytes"]
         if widest is None or factor > widest[0]:
             widest = (factor, least, most)
@@ -239,7 +243,8 @@ def _leanest(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
     text = f"Least peak memory, of {_count(judged, 'workload')}: {counted}. " if judged > 1 else ""
     yield Finding(
         "memory",
-        f"{text}At {workload_label(least, names)} {least['label']} needs {format_bytes(least['peak_alloc_bytes'])}, "
+        f"{text}At {workload_label(least, names)} {least['label']} needs "
+        f"{format_bytes(least['peak_alloc_bytes'])}, "
         f"{most['label']} {format_bytes(most['peak_alloc_bytes'])} ({format_ratio(factor)}).",
     )
 
@@ -299,8 +304,8 @@ def _cautions(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
     wide = [row for row in sampled if row.get("converged") is False]
     if wide:
         parts.append(
-            f"The 95% interval of {len(wide)} of {_count(len(sampled), 'case')} is wider than the precision asked: "
-            "a larger measure.max_seconds narrows it."
+            f"The 95% interval of {len(wide)} of {_count(len(sampled), 'case')} is wider than the precision "
+            "asked: a larger measure.max_seconds narrows it."
         )
     bare = [row for row in sampled if row.get("latency_ci_low_s") is None]
     if bare:
@@ -322,9 +327,13 @@ def findings(frame: pd.DataFrame) -> list[Finding]:
     verdicts = [verdict for block in blocks(rows) if (verdict := _judge(block)) is not None]
     found: list[Finding] = []
     if not any(map(measured, rows)):
-        found.append(Finding("nothing", "No case was measured: every one failed, see the reasons.", serious=True))
+        found.append(
+            Finding("nothing", "No case was measured: every one failed, see the reasons.", serious=True)
+        )
     elif not verdicts:
-        found.append(Finding("nothing", "No case is both verified and trustworthy: nothing can win.", serious=True))
+        found.append(
+            Finding("nothing", "No case is both verified and trustworthy: nothing can win.", serious=True)
+        )
     found += _fastest(verdicts, names)
     found += _ties(verdicts, names)
     found += _crossovers(rows)

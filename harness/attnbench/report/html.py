@@ -41,7 +41,15 @@ def reasons(rows: Sequence[Row]) -> list[tuple[Row, str, str]]:
 
 
 def _line(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
-    state = "wrong" if failed_accuracy(row) else "failed" if not measured(row) else "flagged" if flag_text(row) else ""
+    state = (
+        "wrong"
+        if failed_accuracy(row)
+        else "failed"
+        if not measured(row)
+        else "flagged"
+        if flag_text(row)
+        else ""
+    )
     return {
         "state": state,
         "reason": clean(row.get("reason") or flag_text(row) or ""),
@@ -73,7 +81,10 @@ def page(
     import jinja2
 
     folder = files("attnbench.report") / "template"
-    text = {name: (folder / name).read_text(encoding="utf-8") for name in ("report.css", "report.js", "report.html.j2")}
+    text = {
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js", "report.html.j2")
+    }
     rows = rows_of(frame)
     columns = columns_for(rows)
     lines = [_line(row, columns) for row in rows]
@@ -83,21 +94,26 @@ def page(
         if column.key in _FILTERS and len(values) > 1:
             filters.append((column, values))
     script_hash = base64.b64encode(hashlib.sha256(text["report.js"].encode()).digest()).decode()
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    return template.from_string(text["report.html.j2"]).render(
-        generator=GENERATOR,
-        css=text["report.css"],
-        js=text["report.js"],
-        script_hash=script_hash,
-        runs=runs_of(rows, headers),
-        implementations=labels(rows),
-        measured=sum(map(measured, rows)),
-        findings=found,
-        columns=columns,
-        lines=lines,
-        filters=filters,
-        figures=[(plot, inline_svg(plot), _data(plot)) for plot in plots],
-        reasons=[(cells.cells(row), status, reason) for row, status, reason in reasons(rows)],
-        environment=environment(headers),
-        scenarios=scenario_texts(headers),
-    ) + "\n"
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return (
+        template.from_string(text["report.html.j2"]).render(
+            generator=GENERATOR,
+            css=text["report.css"],
+            js=text["report.js"],
+            script_hash=script_hash,
+            runs=runs_of(rows, headers),
+            implementations=labels(rows),
+            measured=sum(map(measured, rows)),
+            findings=found,
+            columns=columns,
+            lines=lines,
+            filters=filters,
+            figures=[(plot, inline_svg(plot), _data(plot)) for plot in plots],
+            reasons=[(cells.cells(row), status, reason) for row, status, reason in reasons(rows)],
+            environment=environment(headers),
+            scenarios=scenario_texts(headers),
+        )
+        + "\n"
+    )

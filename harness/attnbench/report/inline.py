@@ -25,7 +25,7 @@ _COLOR = re.compile("|".join(_VARIABLES))
 _ID = re.compile(r'(\bid="|url\(#|xlink:href="#)')
 _FONT = re.compile(r"(?<=font-family: )[^;\"]*")
 _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style\b.*?</style>", re.DOTALL)
-_SIZE = re.compile(r'viewBox="[-0-9. ]*?([0-9.]+) [0-9.]+"')
+_SIZE = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
 
 
 def inline_svg(plot: Plot) -> Markup:
@@ -33,14 +33,14 @@ def inline_svg(plot: Plot) -> Markup:
     text = svg(plot, background="none")
     text = _DROPPED.sub("", text[text.index("<svg") :])
     text = _TAG.sub(lambda tag: _tag(tag.group(), plot.id), text)
-    size = _SIZE.search(text)
-    width = float(size.group(1)) if size else 0.0
+    width, height = _SIZE.findall(text)[0]
     opening = (
-        f'<svg viewBox="{text.split("viewBox=", 1)[1].split(chr(34))[1]}" style="--width: {width:.0f}" role="img" '
+        f'<svg viewBox="0 0 {width} {height}" style="--width: {float(width):.0f}" role="img" '
         f'aria-labelledby="{plot.id}-title {plot.id}-alt">'
-        f'<title id="{plot.id}-title">{escape(plot.title)}</title><desc id="{plot.id}-alt">{escape(plot.alt)}</desc>'
+        f'<title id="{plot.id}-title">{escape(plot.title)}</title>'
+        f'<desc id="{plot.id}-alt">{escape(plot.alt)}</desc>'
     )
-    return Markup(opening + text[text.index(">") + 1 :])  # noqa: S704  # matplotlib escaped what it wrote
+    return Markup(opening + text[text.index(">") + 1 :])  # matplotlib escaped what it wrote
 
 
 def _tag(tag: str, prefix: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.rows import failed_accuracy, rows_of, shorten, varying
+from attnbench.plots.rows import clean, failed_accuracy, rows_of, shorten, varying
 from attnbench.report import cells
 from attnbench.report.facts import environment, runs_of
 from attnbench.report.findings import Finding
@@ -17,8 +17,30 @@ if TYPE_CHECKING:
 
 __all__ = ["escape", "summary"]
 
-_HEADINGS = ("implementation", "shape", "mask", "dtype", "pass", "latency [95%]", "speed-up [95%]", "peak memory", "error (ratio)", "status")
-_KEYS = ("implementation", "shape", "mask", "dtype", "pass", "latency", "speedup", "memory", "error", "status")
+_HEADINGS = (
+    "implementation",
+    "shape",
+    "mask",
+    "dtype",
+    "pass",
+    "latency [95%]",
+    "speed-up [95%]",
+    "peak memory",
+    "error (ratio)",
+    "status",
+)
+_KEYS = (
+    "implementation",
+    "shape",
+    "mask",
+    "dtype",
+    "pass",
+    "latency",
+    "speedup",
+    "memory",
+    "error",
+    "status",
+)
 # Underscores inside a word and brackets around an interval are no markup, and read better bare.
 _SPECIAL = re.compile(r"[\\`*#|~$]|(?<!\w)_|_(?!\w)|\[(?![-0-9.,e+ ]+\](?!\())")
 
@@ -28,7 +50,11 @@ def escape(text: str) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _SPECIAL.sub(r"\\\g<0>", text)
     # A word joiner keeps a mention, an issue number or an address from becoming a link.
-    return re.sub(r"@(?=\w)|(?<=\w)://|(?<=www)\.", lambda match: {"@": "@\u2060", "://": ":\u2060//", ".": ".\u2060"}[match.group()], text)
+    return re.sub(
+        r"@(?=\w)|(?<=\w)://|(?<=www)\.",
+        lambda match: {"@": "@\u2060", "://": ":\u2060//", ".": ".\u2060"}[match.group()],
+        text,
+    )
 
 
 def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
@@ -46,14 +72,16 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
     lines = [f"# attnbench: {escape(', '.join(run.name for run in runs))}", ""]
     for run in runs:
         machines = ", ".join(run.machines) or "nothing was measured"
-        lines.append(f"- {escape(run.name)}: {escape(machines)}; started {escape(run.started_at)}; cases: {run.cases}")
+        lines.append(
+            f"- {escape(run.name)}: {escape(machines)}; started {escape(run.started_at)}; cases: {run.cases}"
+        )
     lines += ["", "## Findings", "", *(f"- {escape(finding.text)}" for finding in found)]
 
     names = [name for name in ("run_id", "scenario", "device") if name in varying(rows)]
     table = []
     for row in rows:
         cell = cells.cells(row)
-        line = [escape(str(row.get(name) or cells.DASH)) for name in names]
+        line = [escape(clean(row.get(name) or cells.DASH)) for name in names]
         line += [escape(cell[key]) for key in _KEYS]
         if failed_accuracy(row):
             line = [f"~~{text}~~" if text != cells.DASH else text for text in line[:-1]] + [f"**{line[-1]}**"]
@@ -67,7 +95,8 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
         for row, status, reason in doubts:
             cell = cells.cells(row)
             where = ", ".join(cell[key] for key in ("shape", "mask", "dtype", "pass", "device"))
-            lines.append(f"- **{escape(cell['implementation'])}** at {escape(where)}: {escape(status)}: {escape(shorten(reason, 400))}")
+            why = f"{escape(status)}: {escape(shorten(reason, 400))}"
+            lines.append(f"- **{escape(cell['implementation'])}** at {escape(where)}: {why}")
 
     facts = environment(headers)
     if facts:

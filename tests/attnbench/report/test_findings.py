@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from attnbench.plots.rows import rows_of
+from attnbench.report.findings import distinct, findings, growth
+from frames import frame, realistic, row
+
+
+def said(*rows: dict[str, Any]) -> dict[str, str]:
+    return {finding.kind: finding.text for finding in findings(frame(*rows))}
+
+
+def test_the_fastest_is_named_with_its_interval_and_lead() -> None:
+    found = said(row("naive", latency=2e-3), row("sdpa", latency=1e-3))
+    assert found["fastest"] == (
+        "sdpa is the fastest at L512: 1.00 ms [0.990, 1.01], 2.00× [1.98, 2.02] over naive."
+    )
+
+
+def test_a_fastest_anchor_has_no_lead_over_itself() -> None:
+    found = said(row("naive", latency=1e-3), row("sdpa", latency=2e-3))
+    assert found["fastest"] == "naive is the fastest at L512: 1.00 ms [0.990, 1.01]."
+
+
+def test_overlapping_intervals_are_no_victory() -> None:
+    found = said(row("a", latency=1.00e-3), row("b", latency=1.01e-3), row("c", latency=2e-3))
+    assert found["tied"] == "a and b cannot be told apart as the fastest at L512."
+    assert "fastest" not in found
+
+
+def test_paired_intervals_tell_apart_what_latencies_do_not() -> None:
+    ratio = {"speedup": 2.0, "speedup_ci_low": 1.99, "speedup_ci_high": 2.01}
+    a = row("a", latency=1e-3, spread=0.1, **ratio)
+    b = row("b", latency=1.01e-3, spread=0.1, **{**ratio, "speedup_ci_low": 1.9, "speedup_ci_high": 1.98})
+    assert distinct(*rows_of(frame(a, b)))
+    bare = dict.fromkeys(ratio)
+    assert not distinct(*rows_of(frame({**a, **bare}, {**b, **bare})))
+
+
+def test_without_intervals_nothing_is_told_apart() -> None:
+    none = {"latency_ci_low_s": None, "latency_ci_high_s": None}
+    found = said(row("a", latency=1e-3, **none), row("b", latency=9e-3, **none))
+    assert "tied" in found
+    assert "2 cases of 2 had too few samples for an interval." in found["caution"]
+
+
+@pytest.mark.parametrize("doubt", [{"accuracy": "fail"}, {"accuracy": "unchecked"}, {"flagged": True}])
+def test_what_is_wrong_unchecked_or_flagged_never_wins(doubt: dict[str, Any]) -> None:
+    found = said(
+        row("cheat", latency=1e-5, peak_alloc_bytes=1, **doubt),
+        row("a", latency=1e-3, peak_alloc_bytes=1000),
+        row("b", latency=2e-3, peak_alloc_bytes=4000),
+    )
+    assert found["fastest"].startswith("a is the fastest")
+    assert "a needs 1000 B, b 3.91 KiB (4.00×)" in found["memory"]
+
+
+def test_many_workloads_are_counted() -> None:
+    rows = [row(name, n, n * us) for n in (64, 128, 256, 512) for name, us in (("naive", 4e-6), ("b", 2e-6))]
+    found = said(*rows)
+    assert found["fastest"].startswith(
+        "Of 4 workloads, b in 4 is clearly the fastest. The widest lead: b at L"
+    )
+
+
+def test_a_crossover_is_told_with_its_lengths() -> None:
+    times = {128: (1e-4, 2e-4), 256: (4e-4, 4.01e-4), 512: (1.6e-3, 8e-4)}
+    rows = [row(name, n, each) for n, pair in times.items() for name, each in zip("ab", pair, strict=True)]
+    text = said(*rows)["crossover"]
+    assert text == "The fastest changes with the length: a up to 128, b from 512 on."
+    assert "crossover" not in said(*[each for each in rows if each["kv_len"] != 512])
+
+
+def test_accuracy_passes_with_the_largest_share() -> None:
+    found = said(row("a", error_ratio=0.2), row("b", error_ratio=1.5))
+    assert found["accuracy"] == (
+        "All 2 cases checked for accuracy passed; "
+        "the largest error ratio is 1.5 of the 2 allowed (b at L512)."
+    )
+
+
+def test_wrong_results_are_named_with_their_reason() -> None:
+    wrong = row("b", accuracy="fail", error_ratio=12.0, reason="o: too large")
+    (found,) = [finding for finding in findings(frame(row(), wrong)) if finding.kind == "accuracy"]
+    assert found.serious
+    assert "b in 1 of 1 checked case (worst at L512, error ratio 12.0, allowed 2: o: too large)" in found.text
+    not_finite = row("b", accuracy="fail", error_ratio=None, reason="o: not finite")
+    assert "not finite" in said(row(), not_finite)["accuracy"]
+
+
+def test_failures_are_counted_by_status() -> None:
+    found = said(
+        row(),
+        row("b", status="oom", reason="x"),
+        row("c", status="oom", reason="x"),
+        row("d", status="crashed", reason="x"),
+    )
+    assert found["failures"] == "3 of 4 cases gave no figures: 2 oom (b and c), 1 crashed (d)."
+
+
+def test_what_was_never_claimed_is_no_alarm() -> None:
+    (found,) = [f for f in findings(frame(row(), row("b", status="unsupported"))) if f.kind == "failures"]
+    assert not found.serious
+
+
+def test_growth_of_memory_is_fitted() -> None:
+    rows = [row("square", n, peak_alloc_bytes=8 * n * n) for n in (128, 256, 512)]
+    rows += [row("linear", n, peak_alloc_bytes=100 * n) for n in (128, 256, 512)]
+    assert said(*rows)["growth"] == (
+        "Over lengths from 128 to 512, peak memory grows: square like L^2.0; linear like L^1.0."
+    )
+    assert "growth" not in said(*[each for each in rows if each["kv_len"] != 512])
+
+
+def test_no_power_is_claimed_where_none_fits() -> None:
+    assert growth([(1, 1), (2, 2), (4, 4)]) == pytest.approx(1.0)
+    assert growth([(1, 5), (2, 5), (4, 5)]) == pytest.approx(0.0)
+    assert growth([(1, 1), (2, 100), (4, 1)]) is None
+    assert growth([(1, 1), (2, 2), (2, 2)]) is None
+
+
+def test_intervals_wider_than_asked_are_admitted() -> None:
+    found = said(row("a", converged=False), row("b", latency=3e-3), row("c", latency=4e-3))
+    assert "The 95% interval of 1 of 3 cases is wider than the precision asked" in found["caution"]
+
+
+def test_flagged_rows_are_a_caution() -> None:
+    (found,) = [f for f in findings(frame(row(flagged=True), row("b"))) if f.kind == "caution"]
+    assert found.serious
+    assert "1 measurement flagged" in found.text
+
+
+@pytest.mark.parametrize(
+    ("rows", "start"),
+    [
+        ([], "There is nothing to report"),
+        ([row(status="oom", reason="x")], "No case was measured"),
+        ([row(accuracy="fail")], "No case is both verified and trustworthy"),
+    ],
+)
+def test_nothing_to_praise_is_said_first(rows: list[dict[str, Any]], start: str) -> None:
+    assert findings(frame(*rows))[0].text.startswith(start)
+
+
+def test_a_full_sweep_is_told_in_eight_findings_at_most() -> None:
+    found = findings(realistic())
+    assert [finding.kind for finding in found][:2] == ["fastest", "crossover"]
+    assert len(found) <= 8
+    assert len({finding.kind for finding in found}) == len(found)
+
+
+def test_runs_are_kept_apart() -> None:
+    one = [row(name, latency=t, run_id="one") for name, t in (("a", 1e-3), ("b", 2e-3))]
+    two = [row(name, latency=t, run_id="two") for name, t in (("a", 2e-3), ("b", 1e-3))]
+    text = said(*one, *two)["fastest"]
+    assert "a is the fastest at L512, one" in text
+    assert "b is the fastest at L512, two" in text

@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import os
+import re
+import shutil
+import subprocess
+from base64 import b64encode
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from attnbench import report, table
+from attnbench.errors import UsageError
+from attnbench.report import folder
+from builders import make_header, make_records
+from frames import HEADER, frame, realistic, row
+
+HOSTILE = "</script><script>alert('1')</script>\"'`|\n\x1b[31mred\u202e" + "long" * 60
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report.write(realistic(), [HEADER], tmp_path_factory.mktemp("report") / "made")
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> Page:
+    return Page(written.read_text(encoding="utf-8"))
+
+
+def small(path: Path, **header: Any) -> Path:
+    rows = [row(name, n, n * us) for n in (128, 256) for name, us in (("naive", 4e-6), ("b", 2e-6))]
+    return report.write(frame(*rows), [{**HEADER, **header}], path)
+
+
+def bare(path: Path, **header: Any) -> Path:
+    """A report without figures, which takes no time."""
+    return report.write(frame(row(status="oom", reason="x")), [{**HEADER, **header}], path)
+
+
+def test_the_folder_holds_page_summary_figures_and_tables(written: Path) -> None:
+    names = ["latency", "speedup", "memory", "error", "tradeoff", "singles"]
+    figures = {f"figures/{name}.{ending}" for name in names for ending in ("svg", "png")}
+    found = set(contents(written.parent))
+    assert found == figures | {"index.html", "summary.md", "table.csv", "table.parquet"}
+    assert pd.read_parquet(written.parent / "table.parquet").shape == realistic().shape
+    assert len(pd.read_csv(written.parent / "table.csv")) == len(realistic())
+
+
+def test_two_reports_of_one_run_are_byte_identical(tmp_path: Path) -> None:
+    small(tmp_path / "one")
+    small(tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_the_page_asks_nothing_of_anybody(written: Path, page: Page) -> None:
+    links = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "xlink:href", "srcset", "action", "data")
+    ]
+    assert links
+    assert all(value is None or value.startswith(("#", "data:")) for value in links)
+    text = written.read_text(encoding="utf-8")
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    assert all(url.startswith("url(#") for url in re.findall(r"url\([^)]*\)", text))
+
+
+def test_the_policy_allows_exactly_the_script_of_the_page(written: Path, page: Page) -> None:
+    text = written.read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert f"script-src 'sha256-{digest}'" in str(policy)
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+
+
+def test_ids_are_unique_and_references_resolve(written: Path, page: Page) -> None:
+    ids = [str(attributes["id"]) for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    text = written.read_text(encoding="utf-8")
+    targets = set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text))
+    assert targets <= set(ids)
+    for svg in page.all("svg"):
+        assert svg["role"] == "img"
+        assert set(str(svg["aria-labelledby"]).split()) <= set(ids)
+
+
+def test_inline_figures_follow_the_theme_and_files_do_not(written: Path) -> None:
+    text = written.read_text(encoding="utf-8")
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
+    assert "var(--series-0)" in drawn
+    assert "var(--font)" in drawn
+    assert not re.findall(r"(?:fill|stroke): #", drawn)
+    variables = set(re.findall(r"var\((--[a-z0-9-]+)\)", text)) - {"--width"}
+    dark = text[text.index("prefers-color-scheme: dark") : text.index("box-sizing")]
+    assert all(f"{name}:" in dark for name in variables - {"--font"})
+    on_disk = (written.parent / "figures" / "latency.svg").read_text(encoding="utf-8")
+    assert "var(" not in on_disk
+    assert "fill: #ffffff" in on_disk
+
+
+def test_the_table_can_be_sorted_and_filtered(page: Page) -> None:
+    keys = [head.get("data-key") for head in page.all("th") if head.get("data-key")]
+    assert keys[:6] == ["implementation", "shape", "mask", "dtype", "pass", "status"]
+    values = [cell["data-v"] for cell in page.all("td") if "data-v" in cell]
+    assert len(values) > 500
+    assert all(value == "" or float(str(value)) >= 0 for value in values)
+    assert {select["data-filter"] for select in page.all("select")} >= {"implementation", "mask", "status"}
+    assert "84 of 84 cases" not in page.text  # the count is the script's; without it all rows are there
+    assert sum(1 for tag, _ in page.tags if tag == "tr") > 84
+
+
+def test_every_failure_is_there_with_its_reason(page: Page) -> None:
+    for reason in ("can't allocate 512 MiB", "SIGSEGV", "max|err| 0.31", "does not declare bfloat16"):
+        assert reason in page.text
+    states = [attributes.get("class") for attributes in page.all("tr")]
+    assert states.count("wrong") == 1
+    assert states.count("flagged") == 1
+    assert states.count("failed") == 4
+
+
+def test_every_section_is_there(page: Page) -> None:
+    ids = {section["id"] for section in page.all("section")}
+    assert ids == {"findings", "results", "figures", "failures", "environment", "method", "scenario"}
+    assert page.text.count("Data behind this figure") == 6
+    assert "Imaginary 9000" in page.text
+    assert "libraries.torch" in page.text
+
+
+def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
+    rows = [row(HOSTILE, n, options=HOSTILE) for n in (128, 256)]
+    rows += [row("b", status="error", reason=HOSTILE), row(HOSTILE, 128, mask=HOSTILE, device=HOSTILE)]
+    rows += [row("c", 128, accuracy="fail", reason=HOSTILE, dtype=HOSTILE, device_name=HOSTILE)]
+    header = {
+        "run_id": HOSTILE,
+        "command": ["attnbench", HOSTILE],
+        "started_at": HOSTILE,
+        "scenarios": [{"name": HOSTILE, "text": f"{HOSTILE}\n  indented: {HOSTILE}"}],
+        "environment": {HOSTILE: {HOSTILE: [HOSTILE, None, {"a": HOSTILE}]}},
+    }
+    index = report.write(frame(*rows), [header], tmp_path / "out")
+    text = index.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert len(parsed.all("script")) == 1
+    assert "alert('1')" in parsed.text
+    assert "<script>alert" not in text
+    for name, data in contents(index.parent).items():
+        if name.endswith((".html", ".md", ".svg")):
+            assert b"\x1b" not in data
+            assert "\u202e".encode() not in data
+    summary = (index.parent / "summary.md").read_text(encoding="utf-8")
+    assert "<script" not in summary
+    assert "  indented: " in text
+
+
+def test_the_summarys_tables_hold_together(tmp_path: Path) -> None:
+    rows = [row("a|b`c*", 128), row("@someone", 128, accuracy="fail", reason="see https://x | #1 <b>")]
+    index = report.write(frame(*rows), [HEADER], tmp_path / "out")
+    summary = (index.parent / "summary.md").read_text(encoding="utf-8")
+    results = summary[summary.index("## Results") : summary.index("## Failures")]
+    lines = [line for line in results.splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {11}
+    assert "~~" in lines[-1]
+    assert "**wrong**" in lines[-1]
+    assert "@someone" not in summary
+    assert "https://x" not in summary
+    assert "<b>" not in summary
+    assert "<details><summary>Environment</summary>" in summary
+
+
+def test_a_run_without_a_single_success_is_a_report(tmp_path: Path) -> None:
+    rows = [row(name, status="crashed", reason="killed by signal 11") for name in ("a", "b")]
+    index = report.write(frame(*rows), [HEADER], tmp_path / "out")
+    parsed = Page(index.read_text(encoding="utf-8"))
+    assert "No case was measured" in parsed.text
+    assert "0 of 2 cases were measured" in parsed.text
+    assert not parsed.all("svg")
+    assert list((index.parent / "figures").iterdir()) == []
+
+
+def test_one_row_is_a_report(tmp_path: Path) -> None:
+    index = report.write(frame(row()), [HEADER], tmp_path / "out")
+    assert len(Page(index.read_text(encoding="utf-8")).all("svg")) == 1
+
+
+def test_what_differs_between_runs_comes_first(tmp_path: Path) -> None:
+    rows = [row(length=n, run_id=run) for run in ("one", "two") for n in (128, 256)]
+    environment = {"cpu": {"model": "same"}, "malloc": "pinned"}
+    headers = [
+        {**HEADER, "environment": environment},
+        {**HEADER, "environment": {**environment, "malloc": "default"}},
+    ]
+    index = report.write(frame(*rows), headers, tmp_path / "out")
+    text = index.read_text(encoding="utf-8")
+    section = text[text.index('id="environment"') :]
+    assert section.index("malloc") < section.index("cpu.model")
+    assert 'class="differs"' in section
+    assert {"run", "implementation"} <= {head.get("data-key") for head in Page(text).all("th")}
+
+
+def test_records_become_a_report(tmp_path: Path) -> None:
+    header = {"run_id": "example", **make_header()}
+    index = report.write(table.from_records(make_records(), "example"), [header], tmp_path / "out")
+    parsed = Page(index.read_text(encoding="utf-8"))
+    assert "the largest error is 12 times its bound" in parsed.text
+    assert "made to be oom" in parsed.text
+    assert len(parsed.all("svg")) >= 5
+
+
+def test_an_older_report_is_replaced_and_strangers_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bare(out, started_at="the first")
+    (out / "notes.txt").write_text("mine")
+    (out / "figures" / "stale.svg").write_text("old")
+    index = bare(out, started_at="the second")
+    assert "the second" in index.read_text(encoding="utf-8")
+    assert (out / "notes.txt").read_text() == "mine"
+    assert not (out / "figures" / "stale.svg").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_empty_folder_is_filled_and_parents_are_made(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert bare(tmp_path / "empty").is_file()
+    assert bare(tmp_path / "a" / "b" / "c").is_file()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    assert bare(tmp_path / "link").is_file()
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["data.txt", "index.html"])
+def test_a_strangers_folder_is_not_touched(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("<html>precious</html>")
+    with pytest.raises(UsageError, match="something else than an attnbench report"):
+        bare(out)
+    assert contents(out) == {name: b"<html>precious</html>"}
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(UsageError, match="is a file"):
+        bare(tmp_path / "out")
+    with pytest.raises(UsageError, match="cannot be written"):
+        bare(tmp_path / "out" / "below")
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UsageError, match="Permission denied"):
+            bare(tmp_path / "out")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("a bug")])
+def test_a_failure_leaves_the_older_report_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    out = tmp_path / "out"
+    bare(out)
+    before = contents(out)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(folder, "_fill", fail)
+    with pytest.raises(UsageError if isinstance(error, OSError) else RuntimeError):
+        bare(out)
+    assert contents(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_failed_swap_puts_the_older_report_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    bare(out)
+    before = contents(out)
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(UsageError, match="Input/output error"):
+        bare(out)
+    assert contents(out) == before
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_script_parses() -> None:
+    script = files("attnbench.report") / "template" / "report.js"
+    done = subprocess.run(["node", "--check", str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
