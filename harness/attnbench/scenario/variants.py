@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from typing import Any
 
 from attnbench.case import Option, Variant
@@ -18,6 +19,9 @@ from attnbench.scenario.names import join, nearest, shown
 from attnbench.scenario.source import Finding, Loc, Place, Source, scalar
 
 __all__ = ["Listed", "anchor_of", "listed", "look_up", "parse_label", "select"]
+
+#: A scenario that lists more variants than this sweeps by mistake.
+MOST_VARIANTS = 1000
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _LABEL = re.compile(r"\s*([^\W\d]\w*)\s*(?:\(([^()]*)\))?\s*")
@@ -105,6 +109,12 @@ def _swept(entry: object, loc: Loc, source: Source) -> list[Listed]:
             if problem := _option_problem(each):
                 source.find((*at, option, index), problem)
                 sound = False
+    count = prod(len(each) for each in values.values())
+    if count > MOST_VARIANTS:
+        source.find(
+            at, f"makes {count} variants; at most {MOST_VARIANTS} are allowed: shorten a list", key=True
+        )
+        sound = False
     if not sound:
         return []
     field = f"implementations[{loc[-1]}].{name}"

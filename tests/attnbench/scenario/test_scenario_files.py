@@ -9,7 +9,7 @@ import pytest
 
 from attnbench.errors import UsageError
 from attnbench.protocol import ImplementationInfo
-from attnbench.scenario import files, json_schema, read, resolve, shipped
+from attnbench.scenario import files, json_schema, parse, read, resolve, shipped
 
 ROOT = Path(__file__).parents[3]
 MINIMAL = "name: t\noperation: attention\nimplementations: [a]\nmatrix: {heads: 1, head_dim: 1, seq_len: 1}\n"
@@ -147,6 +147,13 @@ def test_every_key_in_the_schema_is_described() -> None:
             assert value.get("default", 0) is not None
         if "properties" in model:
             assert model["additionalProperties"] is False
+
+
+def test_the_reference_page_s_example_is_sound() -> None:
+    page = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    example = parse(page.split("```yaml\n")[1].split("```")[0], "docs/scenarios.md")
+    assert example.anchor == "naive"
+    assert len(example.expand(BUILT_IN)) == 13
 
 
 def test_the_reference_page_names_every_key() -> None:

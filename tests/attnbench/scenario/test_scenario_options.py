@@ -141,5 +141,5 @@ def test_labels_are_read_back(options: dict[str, Any]) -> None:
     "text", ["", "a b", "a(", "a(b)", "a(b=)", "a(b=1,b=2)", "a(b=c d)", "a(=1)", "1a", "a(b=.nan)"]
 )
 def test_what_is_no_label(text: str) -> None:
-    with pytest.raises(ValueError, match="expected|twice"):
+    with pytest.raises(ValueError, match=r"expected|twice"):
         parse_label(text)
