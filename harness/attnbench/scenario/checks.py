@@ -50,7 +50,7 @@ def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Chec
     variants, findings = select(chosen, own) if chosen else (own, [])
     source.findings.extend(findings)
     anchor = _anchor(source, own, variants, unsound)
-    matrix, exclude, include = _axes(file, operation, source, own, unsound)
+    matrix, exclude, include = _axes(file, operation, source, variants, unsound)
     checked = Checked(file, variants, anchor, matrix, exclude, include)
     if not command and not unsound & {"implementations", "devices"}:
         _check_selections(checked, "matrix" not in unsound, source)
