@@ -124,9 +124,11 @@ def test_devices_runs_and_scenarios_have_panels_of_their_own() -> None:
 
 
 def test_a_line_has_a_gap_where_a_length_failed() -> None:
-    rows = rows_of(frame(row(length=128), row(length=512)))
-    _, y = path(rows, [128, 256, 512], "latency_median_s")
-    assert y[0] == 1e-3
+    tried = [row(length=128), row(length=256, status="oom"), row(length=512)]
+    (panel,), _ = split(rows_of(frame(*tried, row("b", 1024))))
+    x, y = path(panel, "naive", "latency_median_s")
+    assert x == [128, 256, 512]
+    assert y[0] == y[2] == 1e-3
     assert math.isnan(y[1])
 
 

@@ -31,9 +31,10 @@ def figures(frame: pd.DataFrame) -> list[Plot]:
     Settings with two lengths or more are drawn as lines, one panel each; the others as single shapes.
     An implementation looks the same in all of them.
     """
-    rows = [row for row in rows_of(frame) if measured(row)]
+    everything = rows_of(frame)
+    rows = [row for row in everything if measured(row)]
     look = looks(labels(rows))
-    along, single = split(rows)
+    along, single = split(everything)
     return [
         *latency(along, look),
         *speedup(along, look),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attnbench.plots.lines import Quantity, line_plots, path
+from attnbench.plots.lines import Quantity, line_plots
 from attnbench.plots.panels import Panel
 from attnbench.plots.plot import Plot
-from attnbench.plots.rows import Row, lengths
 from attnbench.plots.style import INK, MUTED, Look
 from attnbench.plots.ticks import error_scale
 from attnbench.units import significant
@@ -30,9 +29,10 @@ def _guides(axes: Axes, panel: Panel, looks: dict[str, Look]) -> Sequence[Line2D
     del looks
     handles: list[Line2D] = []
     for column, name, color, dash in _GUIDES:
-        known: dict[int, Row] = {row["length"]: row for row in panel.rows if row.get(column)}
-        x, y = path(list(known.values()), lengths(panel.rows), column)
+        known = {row["length"]: float(row[column]) for row in panel.rows if row.get(column)}
+        x = sorted(known)
         if known:
+            y = [known[length] for length in x]
             handles += axes.plot(x, y, color=color, linestyle=dash, linewidth=1.3, zorder=2.5, label=name)
     return handles
 

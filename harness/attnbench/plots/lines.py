@@ -48,21 +48,22 @@ def _positive(row: Row, column: str) -> float | None:
     return float(value) if value is not None and value > 0 else None
 
 
-def path(rows: Sequence[Row], grid_lengths: Sequence[int], column: str) -> tuple[list[float], list[float]]:
-    """x and y of a line through `rows`, with a gap (NaN) wherever a length of the panel has no value."""
-    by_length = {row["length"]: _positive(row, column) for row in rows}
-    values = [by_length.get(length) for length in grid_lengths]
-    return [float(length) for length in grid_lengths], [float("nan") if v is None else v for v in values]
+def path(panel: Panel, label: str, column: str) -> tuple[list[float], list[float]]:
+    """x and y of an implementation's line, with a gap (NaN) at each length that it failed at."""
+    own = series(panel.rows, label)
+    points = {length: float("nan") for name, length in panel.failed if name == label}
+    points |= {row["length"]: _positive(row, column) or float("nan") for row in own}
+    return [float(length) for length in sorted(points)], [points[length] for length in sorted(points)]
 
 
 def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, Look], quantity: Quantity) -> None:
     panel_lengths = lengths(panel.rows)
     for label in labels(panel.rows):
         own, look = series(panel.rows, label), looks[label]
-        x, y = path(own, panel_lengths, quantity.column)
+        x, y = path(panel, label, quantity.column)
         axes.plot(x, y, color=look.color, linestyle=look.dash, zorder=3)
         if quantity.interval:
-            low, high = (path(own, panel_lengths, column)[1] for column in quantity.interval)
+            low, high = (path(panel, label, column)[1] for column in quantity.interval)
             axes.fill_between(x, low, high, color=look.color, alpha=0.22, linewidth=0, zorder=2)
             axes.vlines(x, low, high, color=look.color, linewidth=1.0, zorder=3)
         for row in own:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attnbench.plots.lines import Quantity, line_plots, path
 from attnbench.plots.panels import Panel
 from attnbench.plots.plot import Plot
-from attnbench.plots.rows import labels, lengths, series
+from attnbench.plots.rows import labels
 from attnbench.plots.style import MUTED, Look
 from attnbench.plots.ticks import bytes_scale
 from attnbench.units import format_bytes
@@ -24,10 +24,9 @@ def _resident(axes: Axes, panel: Panel, looks: dict[str, Look]) -> Sequence[Line
     """The operating system's view as thin, light lines under the allocator's."""
     from matplotlib.lines import Line2D
 
-    grid_lengths = lengths(panel.rows)
     drawn = False
     for label in labels(panel.rows):
-        x, y = path(series(panel.rows, label), grid_lengths, "peak_rss_bytes")
+        x, y = path(panel, label, "peak_rss_bytes")
         drawn = drawn or any(value == value for value in y)
         axes.plot(x, y, color=looks[label].color, linestyle=":", linewidth=1.1, alpha=0.75, zorder=2)
     return (

@@ -35,10 +35,14 @@ _WIDTH_IN = 9.6
 
 @dataclass(frozen=True)
 class Panel:
-    """The rows of one panel, and what sets them apart from the other panels."""
+    """The measured rows of one panel, and what sets them apart from the other panels.
+
+    `failed` holds the implementations and lengths that were tried and gave no figures.
+    """
 
     title: str
     rows: tuple[Row, ...]
+    failed: frozenset[tuple[str, int]] = frozenset()
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
@@ -47,14 +51,18 @@ def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
     Settings that have two lengths or more are a sweep and become lines; the others are single shapes.
     """
     known = [row for row in rows if measured(row) and row["length"] is not None]
-    groups = sweeps(known)
-    along = [group for group in groups if len(lengths(group)) > 1]
-    single = [group for group in groups if len(lengths(group)) == 1]
-    sweep_names, all_names = varying([row for group in along for row in group]), varying(known)
-    return (
-        [Panel(describe(group[0], sweep_names), tuple(group)) for group in along],
-        [Panel(workload_label(group[0], all_names), tuple(group)) for group in single],
-    )
+    groups = [
+        (group, [row for row in group if measured(row)])
+        for group in sweeps(row for row in rows if row["length"] is not None)
+    ]
+    along = [(group, own) for group, own in groups if len(lengths(own)) > 1]
+    sweep_names, all_names = varying([row for _, own in along for row in own]), varying(known)
+    panels = []
+    for group, own in along:
+        failed = frozenset((row["label"], row["length"]) for row in group if not measured(row))
+        panels.append(Panel(describe(own[0], sweep_names), tuple(own), failed))
+    single = [own for _, own in groups if len(lengths(own)) == 1]
+    return panels, [Panel(workload_label(own[0], all_names), tuple(own)) for own in single]
 
 
 def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:

@@ -10,7 +10,10 @@ from attnbench.plots.style import drawing
 if TYPE_CHECKING:
     from attnbench.plots.plot import Plot
 
-__all__ = ["png", "svg"]
+__all__ = ["WHITE", "png", "svg"]
+
+#: The background of figures on disk; a page takes it away.
+WHITE = "#ffffff"
 
 _DPI = 144
 
@@ -22,12 +25,11 @@ def _saved(plot: Plot, format_: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def svg(plot: Plot, *, background: str = "white") -> str:
-    """The figure as an SVG document; `background` may be `none`."""
-    data = _saved(plot, "svg", facecolor=background, metadata={"Date": None, "Creator": None})
-    return data.decode("utf-8")
+def svg(plot: Plot) -> str:
+    """The figure as an SVG document on white."""
+    return _saved(plot, "svg", facecolor=WHITE, metadata={"Date": None, "Creator": None}).decode("utf-8")
 
 
 def png(plot: Plot) -> bytes:
     """The figure as a PNG on white."""
-    return _saved(plot, "png", facecolor="white", dpi=_DPI, metadata={"Software": None})
+    return _saved(plot, "png", facecolor=WHITE, dpi=_DPI, metadata={"Software": None})

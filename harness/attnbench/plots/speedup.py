@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from attnbench.plots.lines import Quantity, line_plots
@@ -38,7 +39,7 @@ def speedup(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
                 anchors[anchor["label"]] = None
             others += [row for row in block if row is not anchor]
         if others:
-            compared.append(Panel(panel.title, tuple(others)))
+            compared.append(replace(panel, rows=tuple(others)))
     over = f"the anchor ({listed(anchors)})" if anchors else "the anchor"
     interval = ("speedup_ci_low", "speedup_ci_high")
     quantity = Quantity(

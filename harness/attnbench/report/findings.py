@@ -111,8 +111,11 @@ def _fastest(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Fin
         yield Finding("fastest", " ".join(parts))
         return
     wins = Counter(verdict.best["label"] for verdict in clear)
-    counted = listed(f"{label} in {number}" for label, number in wins.most_common())
-    text = f"Of {len(verdicts)} workloads, {counted} {'is' if len(wins) == 1 else 'are'} clearly the fastest."
+    (label, number), *others = wins.most_common(5)
+    first = f"{label} is clearly the fastest in {number}"
+    text = (
+        f"Of {len(verdicts)} workloads, {listed([first, *(f'{name} in {count}' for name, count in others)])}."
+    )
     over = [
         verdict for verdict in clear if verdict.anchor is not None and (verdict.best.get("speedup") or 0) > 1
     ]
@@ -320,7 +323,7 @@ def findings(frame: pd.DataFrame) -> list[Finding]:
     The kinds: fastest, tied, crossover, accuracy, failures, memory, growth, caution. Without rows, or with
     nothing measured, it says so.
     """
-    rows = rows_of(frame)
+    rows = [{**row, "label": shorten(row["label"], 64)} for row in rows_of(frame)]
     if not rows:
         return [Finding("nothing", "There is nothing to report: no case was recorded.", serious=True)]
     names = varying(rows)

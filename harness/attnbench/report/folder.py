@@ -89,15 +89,15 @@ def _fill(folder: Path, frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]
     from attnbench.report.html import page
     from attnbench.report.markdown import summary
 
-    plots, found = figures(frame), findings(frame)
+    drawings, found = [(plot, svg(plot)) for plot in figures(frame)], findings(frame)
     (folder / "figures").mkdir()
-    for plot in plots:
-        (folder / "figures" / f"{plot.id}.svg").write_text(svg(plot), encoding="utf-8")
+    for plot, document in drawings:
+        (folder / "figures" / f"{plot.id}.svg").write_text(document, encoding="utf-8")
         (folder / "figures" / f"{plot.id}.png").write_bytes(png(plot))
     (folder / "summary.md").write_text(summary(frame, headers, found), encoding="utf-8")
     frame.to_csv(folder / "table.csv", index=False, lineterminator="\n")
     frame.to_parquet(folder / "table.parquet", index=False, engine="pyarrow", compression="zstd")
-    (folder / "index.html").write_text(page(frame, headers, plots, found), encoding="utf-8")
+    (folder / "index.html").write_text(page(frame, headers, drawings, found), encoding="utf-8")
 
 
 def _swap(aside: Path, out: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, labels, measured, rows_of
+from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, labels, measured, rows_of, shorten
 from attnbench.report import cells
 from attnbench.report.columns import Column, columns_for
 from attnbench.report.facts import environment, runs_of, scenario_texts
@@ -74,10 +74,10 @@ def rows_of_data(data: pd.DataFrame) -> list[dict[str, Any]]:
 def page(
     frame: pd.DataFrame,
     headers: Sequence[Mapping[str, Any]],
-    plots: Sequence[Plot],
+    drawings: Sequence[tuple[Plot, str]],
     found: Sequence[Finding],
 ) -> str:
-    """The whole of index.html."""
+    """The whole of index.html; `drawings` are the figures with their SVG documents."""
     import jinja2
 
     folder = files("attnbench.report") / "template"
@@ -104,13 +104,13 @@ def page(
             js=text["report.js"],
             script_hash=script_hash,
             runs=runs_of(rows, headers),
-            implementations=labels(rows),
+            implementations=[shorten(label, 64) for label in labels(rows)],
             measured=sum(map(measured, rows)),
             findings=found,
             columns=columns,
             lines=lines,
             filters=filters,
-            figures=[(plot, inline_svg(plot), _data(plot)) for plot in plots],
+            figures=[(plot, inline_svg(plot, document), _data(plot)) for plot, document in drawings],
             reasons=[(cells.cells(row), status, reason) for row, status, reason in reasons(rows)],
             environment=environment(headers),
             scenarios=scenario_texts(headers),

@@ -6,7 +6,8 @@ import re
 
 from markupsafe import Markup, escape
 
-from attnbench.plots import Plot, svg
+from attnbench.plots import Plot
+from attnbench.plots.render import WHITE
 from attnbench.plots.style import DANGER, GRID, INK, MUTED, PALETTE, PAPER
 
 __all__ = ["inline_svg"]
@@ -16,6 +17,7 @@ _VARIABLES = {
     MUTED: "var(--muted)",
     GRID: "var(--grid)",
     PAPER: "var(--paper)",
+    WHITE: "none",
     DANGER: "var(--danger)",
     **{color: f"var(--series-{index})" for index, color in enumerate(PALETTE)},
 }
@@ -28,10 +30,9 @@ _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style\b.*?</style>", re.DOTALL
 _SIZE = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
 
 
-def inline_svg(plot: Plot) -> Markup:
-    """`plot` as an `<svg>` element that can stand in a page beside others."""
-    text = svg(plot, background="none")
-    text = _DROPPED.sub("", text[text.index("<svg") :])
+def inline_svg(plot: Plot, document: str) -> Markup:
+    """`document`, the drawing of `plot`, as an `<svg>` element that can stand in a page beside others."""
+    text = _DROPPED.sub("", document[document.index("<svg") :])
     text = _TAG.sub(lambda tag: _tag(tag.group(), plot.id), text)
     width, height = _SIZE.findall(text)[0]
     opening = (

@@ -62,7 +62,7 @@ def test_many_workloads_are_counted() -> None:
     rows = [row(name, n, n * us) for n in (64, 128, 256, 512) for name, us in (("naive", 4e-6), ("b", 2e-6))]
     found = said(*rows)
     assert found["fastest"].startswith(
-        "Of 4 workloads, b in 4 is clearly the fastest. The widest lead: b at L"
+        "Of 4 workloads, b is clearly the fastest in 4. The widest lead: b at L"
     )
 
 
