@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,11 +50,12 @@ def export(
 
 
 def _require_free(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
+    # os.path says no where pathlib raises: what is wrong with a name, writing it tells.
+    if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise UsageError(f"{path}: exists; name another file, or ask for it to be overwritten")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UsageError(f"{path.parent}: there is no such folder; make it first, or name a file elsewhere")
 
 
