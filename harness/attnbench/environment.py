@@ -232,8 +232,10 @@ def _cores(*, logical: bool) -> int | None:
     return psutil.cpu_count(logical=logical)
 
 
-def _cores_usable() -> int:
-    return len(os.sched_getaffinity(0))
+def _cores_usable() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()  # where the system knows no affinity
 
 
 def _memory_bytes() -> int:
