@@ -18,6 +18,7 @@ __all__ = [
     "Row",
     "accuracy_failed",
     "case_line",
+    "counted",
     "duration",
     "error",
     "failed",
@@ -138,6 +139,11 @@ def case_line(row: Row) -> str:
     figures = [latency(row), interval(row), speedup(row), memory(row), f"error {error(row)} ({ratio(row)})"]
     verdict = f"{status(row)}: {clean(str(row['reason']))}" if row.get("reason") else status(row)
     return "  ".join([head, *figures, verdict])
+
+
+def counted(number: int, what: str) -> str:
+    """`1 case`, `3 cases`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def told() -> Iterator[None]:
     Raises:
         SystemExit: something was raised that is neither click's nor asked for by `TRACEBACK_VARIABLE`.
     """
+    _accept_any_text()
     try:
         yield
         # What is still buffered is written here, where a reader that has gone can be dealt with.
@@ -66,6 +68,13 @@ def told() -> Iterator[None]:
             f"This is a bug: please report it with what `{TRACEBACK_VARIABLE}=1 attnbench …` prints.",
             EXIT_INTERNAL,
         )
+
+
+def _accept_any_text() -> None:
+    """Let a terminal of few characters show `?` for others: no sweep ends over a `×` it cannot print."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _fail(message: str, exit_code: int) -> None:

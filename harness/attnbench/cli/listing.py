@@ -76,7 +76,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         from attnbench.case import format_options
 
-        return format_options(value)
+        value = format_options(value)
     return "–" if value in (None, "") else str(value)
 
 

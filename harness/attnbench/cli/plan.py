@@ -166,12 +166,13 @@ def _print(blocks: Sequence[PlannedBlock]) -> None:
     if skipped:
         click.echo("Skipped, as a row that says so:")
         for (name, status, reason), count in skipped.items():
-            click.echo(f"  {name}: {status} ({count} {'case' if count == 1 else 'cases'}): {reason}")
+            click.echo(f"  {name}: {status} ({cells.counted(count, 'case')}): {reason}")
     cases = sum(len(planned.answers) for planned in blocks)
     measured = sum(planned.runnable for planned in blocks)
     most = max((score_bytes(p.block.workload) for p in blocks if p.runnable), default=0)
     click.echo(
-        f"{measured} of {cases} cases in {len(blocks)} blocks would be measured, "
+        f"{measured} of {cells.counted(cases, 'case')} in {cells.counted(len(blocks), 'block')} "
+        "would be measured, "
         f"in at most about {cells.duration(sum(planned.budget_s for planned in blocks))}; "
         f"the largest score matrix is {format_bytes(most)}."
     )

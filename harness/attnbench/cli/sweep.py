@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import attnbench
+from attnbench.cli.cells import counted
 from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted
 from attnbench.cli.options import json_option, matrix_options, report_directory
 from attnbench.cli.preparation import (
@@ -123,7 +124,7 @@ def sweep(
         _print_outcome(outcome)
     if outcome.interrupted:
         raise Interrupted(
-            f"interrupted: {_counted(len(outcome.rows))} kept in {run}; "
+            f"interrupted: {counted(len(outcome.rows), 'case')} kept in {run}; "
             f"go on with: attnbench sweep --resume {run}"
         )
     context.exit(outcome.exit_code(strict=strict))
@@ -177,6 +178,21 @@ def _stored_selection(run: Path, given: Selection) -> tuple[Selection, dict[str,
             f"{run}/run.json: does not say what was to be measured ({type(error).__name__}: {error}); "
             "it cannot be gone on with"
         ) from error
+    kept = set(plugins.values())
+    if given.plugins:
+        # They may have moved since; what counts is what is in them.
+        selection = replace(selection, plugins=given.plugins)
+    now = plugin_header(selection.plugins)
+    for each in now:
+        if each["sha256"] not in kept:
+            raise UsageError(
+                f"the plug-in {each['path']} is not what it was when {run} was started; bring it back, or "
+                "start a run of its own without --resume"
+            )
+    if {each["sha256"] for each in now} != kept:
+        raise UsageError(
+            f"{run} was started with {', '.join(plugins)}: give all of them, or none with --resume"
+        )
     texts = dict(stored)
     for name in given.scenarios:
         path = scenario.resolve(name)
@@ -184,12 +200,6 @@ def _stored_selection(run: Path, given: Selection) -> tuple[Selection, dict[str,
             raise UsageError(
                 f"{path} is not the scenario that {run} was started with; leave SCENARIO out to go on with "
                 "the stored one, or start a run of its own without --resume"
-            )
-    for each in plugin_header(given.plugins or selection.plugins):
-        if each["sha256"] not in plugins.values():
-            raise UsageError(
-                f"the plug-in {each['path']} is not what it was when {run} was started; bring it back, or "
-                "start a run of its own without --resume"
             )
     return selection, texts
 
@@ -288,11 +298,9 @@ def _measure(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Source
 
 def _kept(writer: RunWriter) -> str:
     cases = sum(len(case_ids) for case_ids in writer.finished.values())
-    return f"{_counted(cases)} kept in {writer.path}; go on with: attnbench sweep --resume {writer.path}"
-
-
-def _counted(cases: int) -> str:
-    return "1 case" if cases == 1 else f"{cases} cases"
+    return (
+        f"{counted(cases, 'case')} kept in {writer.path}; go on with: attnbench sweep --resume {writer.path}"
+    )
 
 
 # After
@@ -343,8 +351,8 @@ def _print_document(outcome: Outcome, *, strict: bool) -> None:
     failed = outcome.failed()
     code = outcome.exit_code(strict=strict)
     reasons = {
-        0: "good" if not failed else f"{_counted(failed)} failed; without --strict that is good",
-        EXIT_FAILED_CASE: f"{_counted(failed)} failed",
+        0: "good" if not failed else f"{counted(failed, 'case')} failed; without --strict that is good",
+        EXIT_FAILED_CASE: f"{counted(failed, 'case')} failed",
         EXIT_INTERRUPTED: "interrupted",
     }
     print_json(
@@ -368,6 +376,8 @@ def _print_outcome(outcome: Outcome) -> None:
     from attnbench.cli import terminal
     from attnbench.cli.output import clean
 
+    if outcome.interrupted and not outcome.rows:
+        return
     terminal.print_results(outcome.rows, terminal.console())
     click.echo("\nFindings")
     terminal.print_points([("!" if each.serious else "·", each.text) for each in outcome.findings])

@@ -46,9 +46,14 @@ def console(stream: TextIO | None = None) -> Console:
     """A console on `stream` (stdout), which respects COLUMNS, NO_COLOR and what is no terminal."""
     from rich.console import Console
 
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # Rich would exit with 1, which means something else here; `failures` knows what to do.
+            raise BrokenPipeError
+
     target = stream or sys.stdout
     bounded = target.isatty() or os.environ.get("COLUMNS", "").isdigit()
-    return Console(
+    return OurConsole(
         file=target, width=None if bounded else UNBOUNDED_WIDTH, highlight=False, markup=False, emoji=False
     )
 
@@ -121,9 +126,11 @@ class PlainProgress(Progress):
 
     def show_start(self, blocks: int) -> None:
         """Say what is to come."""
-        click.echo(
-            f"{self.cases} cases in {blocks} blocks, at most about {cells.duration(self.total_s)}", err=True
-        )
+        if self.cases == 0:
+            click.echo("nothing is left to measure", err=True)
+            return
+        what = f"{cells.counted(self.cases, 'case')} in {cells.counted(blocks, 'block')}"
+        click.echo(f"{what}, at most about {cells.duration(self.total_s)}", err=True)
 
     def show_rows(self, rows: Sequence[Row]) -> None:
         """A line a case."""
@@ -183,11 +190,20 @@ class LiveProgress(Progress):
             ProgressBar(total=max(self.total_s, 1e-9), completed=self.done_s, width=width),
             Text(f"{self.finished}/{self.cases} cases, about {cells.duration(self.left_s)} left"),
         )
-        # What does not fit above the bar has scrolled away; the whole table comes at the end.
-        shown = self._rows[-max(1, self._console.height - 8) :]
-        parts: list[Any] = [results_table(shown, self._console)] if shown else []
+        parts: list[Any] = [self._newest()] if self._rows else []
         running = Text(self.running, style="dim", no_wrap=True, overflow="ellipsis")
         self._live.update(Group(*parts, bar, running), refresh=True)
+
+    def _newest(self) -> Table:
+        """As many of the newest rows as fit above the bar; the whole table comes at the end."""
+        room = max(3, self._console.height - 4)
+        shown = self._rows[-room:]
+        while True:
+            table = results_table(shown, self._console)
+            excess = len(self._console.render_lines(table)) - room
+            if excess <= 0 or len(shown) == 1:
+                return table
+            shown = shown[min(excess, len(shown) - 1) :]
 
 
 def progress_display() -> LiveProgress | PlainProgress:

@@ -216,7 +216,11 @@ def test_resume_refuses_what_would_change_the_run(stage: Stage) -> None:
 def test_resume_refuses_a_plug_in_that_changed(stage: Stage) -> None:
     Path("mine.py").write_text("# a plug-in\n")
     swept("--plugin", "mine.py")
-    assert run("sweep", "--resume", "results/one").exit_code == 0
+    result = run("sweep", "--resume", "results/one")
+    assert result.exit_code == 0
+    assert result.stderr == "nothing is left to measure\n"
+    Path("mine.py").rename("moved.py")
+    assert run("sweep", "--resume", "results/one", "--plugin", "moved.py").exit_code == 0
     Path("mine.py").write_text("# another\n")
     refused(run("sweep", "--resume", "results/one"), "mine.py", "is not what it was")
     Path("mine.py").unlink()

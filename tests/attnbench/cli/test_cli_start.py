@@ -141,13 +141,17 @@ def test_ctrl_c_is_no_abort(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "interrupted\n"
 
 
-def test_a_reader_that_has_gone_ends_us_quietly() -> None:
+@pytest.mark.parametrize(
+    "saying",
+    [
+        "print('x' * 100)",
+        "from attnbench.cli import terminal; terminal.console().print('x' * 100)",
+        "from attnbench.cli.output import print_json; print_json(['x'] * 100000)",
+    ],
+)
+def test_a_reader_that_has_gone_ends_us_quietly(saying: str) -> None:
     script = (
-        "import sys, time\n"
-        "from attnbench.cli.failures import told\n"
-        "sys.stdin.read()\n"
-        "with told():\n"
-        "    print('x' * 100)\n"
+        f"import sys\nfrom attnbench.cli.failures import told\nsys.stdin.read()\nwith told():\n    {saying}\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -160,3 +164,13 @@ def test_a_reader_that_has_gone_ends_us_quietly() -> None:
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+def test_a_terminal_of_few_characters_is_no_fault() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from attnbench.cli.failures import told\nwith told(): print('2×')"],
+        capture_output=True,
+        env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": ":".join(sys.path)},
+        check=True,
+    )
+    assert done.stdout == b"2?\n"

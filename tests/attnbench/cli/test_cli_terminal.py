@@ -226,7 +226,7 @@ def test_plain_progress_is_a_line_a_case(capsys: pytest.CaptureFixture[str]) -> 
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
-    assert lines[0] == "12 cases in 1 blocks, at most about 1 min 15 s"
+    assert lines[0] == "12 cases in 1 block, at most about 1 min 15 s"
     assert len(lines) == 1 + len(ROWS)
     assert "sdpa_flash" in lines[3]
     assert lines[3].endswith("unsupported: float64 [red]is not taken")
@@ -244,6 +244,20 @@ def test_live_progress_draws_on_a_terminal_and_clears_itself() -> None:
     assert "about 1 min left" in text
     assert "chunked(block=256)" in text
     assert text.endswith("\x1b[2K")
+
+
+def test_live_progress_keeps_the_bar_in_sight() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=60, height=14, force_terminal=True)
+    with terminal.LiveProgress(console, Seconds()) as progress:
+        progress.sweep_started(20, 40, 60.0)
+        before = len(stream.getvalue())
+        progress.show_rows(
+            [row(block_id=f"block {number // 2}", options="block=256") for number in range(40)]
+        )
+        drawn = stream.getvalue()[before:]
+    assert "about 1 min left" in drawn
+    assert len(drawn.splitlines()) <= 14
 
 
 def test_plain_is_chosen_where_there_is_no_terminal() -> None:
