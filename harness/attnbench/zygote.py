@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import importlib.metadata
 import json
 import os
@@ -36,6 +37,10 @@ __all__ = ["Zygote", "main", "why_fork_is_unsafe"]
 
 #: Libraries whose versions decide how fast a kernel is, where they are installed.
 LIBRARIES = ("torch", "numpy", "triton", "flash-attn", "xformers", "jax", "jaxlib", "torchao", "torchtune")
+
+#: What torch and NumPy import only when it is first needed, and every bench would pay for again: drawing
+#: inputs (0.02 s), the first gradient (0.3 s), torch's deterministic mode (0.6 s). They start no threads.
+LATE_IMPORTS = ("numpy.random", "torch.fx.experimental.symbolic_shapes", "torch._inductor.config")
 
 #: How long a bench whose socket is closed may take to end by itself before it is killed.
 LINGER_S = 2.0
@@ -65,9 +70,7 @@ class Zygote:
             ChannelClosed: the parent is gone.
         """
         self._announce("torch")
-        import numpy  # noqa: F401  # imported here so that every bench finds it imported
-        import torch  # noqa: F401
-
+        import_libraries()
         threads = _thread_count()
         try:
             self._registry = Registry.discover(plugins, on_load=self._announce)
@@ -188,6 +191,16 @@ class Zygote:
 
             problem = f"devices could not be listed, so only the CPU is known: {error}"
             return {"cpu": [{"device": "cpu", "name": cpu_name()}]}, [problem]
+
+
+def import_libraries() -> None:
+    """Import what benches need; other versions of the libraries may lack what is imported late."""
+    import numpy  # noqa: F401
+    import torch  # noqa: F401
+
+    for name in LATE_IMPORTS:
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def why_fork_is_unsafe(clean_threads: int) -> str | None:

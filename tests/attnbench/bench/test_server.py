@@ -14,6 +14,7 @@ from attnbench.implementation import Implementation, attention
 from attnbench.protocol import Channel
 from attnbench.registry import Entry, Registry
 from attnbench.workload import AttentionShape, Workload
+from attnbench.zygote import import_libraries
 
 
 def right(q: Any, k: Any, v: Any, *, mask: Any, scale: float) -> Any:
@@ -27,6 +28,7 @@ def right(q: Any, k: Any, v: Any, *, mask: Any, scale: float) -> Any:
 @pytest.fixture(autouse=True, scope="module")
 def frozen() -> Iterator[None]:
     """As in a bench: what was imported is no garbage, and collecting costs nothing."""
+    import_libraries()
     gc.freeze()
     yield
     gc.unfreeze()
