@@ -35,6 +35,9 @@ class MaskKind:
     parameters: tuple[str, ...]
     ranges: Callable[..., Ranges]
     summary: str
+    #: `(batch, q_len, kv_len, *parameters)`: the number of allowed pairs where a formula gives it, so that
+    #: planning an absurdly long case takes neither its time nor its memory.
+    pairs: Callable[..., int] | None = None
 
 
 def _causal(batch: int, q_len: int, kv_len: int, seed: int) -> Ranges:
@@ -44,9 +47,17 @@ def _causal(batch: int, q_len: int, kv_len: int, seed: int) -> Ranges:
     return np.zeros_like(stop), stop
 
 
+def _causal_pairs(batch: int, q_len: int, kv_len: int) -> int:
+    # The last query sees kv_len keys, each one before it one less, down to none.
+    seeing = min(q_len, kv_len)
+    return batch * (seeing * kv_len - seeing * (seeing - 1) // 2)
+
+
 #: The kinds of masks by name. `none` is the empty intersection and has no entry.
 KINDS: dict[str, MaskKind] = {
-    "causal": MaskKind("causal", (), _causal, "the last query sees every key, each one before it one less"),
+    "causal": MaskKind(
+        "causal", (), _causal, "the last query sees every key, each one before it one less", _causal_pairs
+    ),
 }
 
 _TERM = re.compile(r"\s*([a-z_]+)\s*(?:\(\s*([^()]*?)\s*\))?\s*\Z")
@@ -143,6 +154,12 @@ class Mask:
 
     def pairs(self) -> int:
         """The number of (query, key) pairs that are allowed, over the whole batch."""
+        terms = parse(self.specification)
+        if not terms:
+            return self.batch * self.q_len * self.kv_len
+        formula = KINDS[terms[0][0]].pairs
+        if len(terms) == 1 and formula is not None:
+            return formula(self.batch, self.q_len, self.kv_len, *terms[0][1])
         start, stop = self.key_ranges()
         total = int((stop - start).sum())
         return total * (self.batch if start.shape[0] == 1 else 1)

@@ -28,6 +28,21 @@ def test_causal_is_aligned_bottom_right(q_len: int, kv_len: int, batch: int) -> 
 
 
 @given(LENGTHS, LENGTHS, st.integers(1, 3))
+def test_the_formula_counts_what_the_ranges_hold(q_len: int, kv_len: int, batch: int) -> None:
+    mask = Mask("causal", batch, q_len, kv_len)
+    start, stop = mask.key_ranges()
+    assert mask.pairs() == batch * int((stop - start).sum())
+
+
+@pytest.mark.parametrize("specification", ["none", "causal"])
+def test_counting_the_pairs_of_the_longest_case_takes_no_memory(specification: str) -> None:
+    longest = 2**31 - 1
+    square = longest * longest
+    expected = {"none": square, "causal": (square + longest) // 2}
+    assert Mask(specification, 1, longest, longest).pairs() == expected[specification]
+
+
+@given(LENGTHS, LENGTHS, st.integers(1, 3))
 def test_none_allows_every_pair_and_has_no_matrix(q_len: int, kv_len: int, batch: int) -> None:
     mask = Mask("none", batch, q_len, kv_len)
     assert mask.to_bool("cpu") is None
