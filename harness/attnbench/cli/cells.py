@@ -106,11 +106,12 @@ def interval(row: Row) -> str:
 
 
 def latency_and_interval(row: Row) -> str:
-    """The median and half its interval's width: `1.23 ms ±2.1%`."""
+    """The median and half its interval's width: `1.23 ms ±2.1%`; where that says nothing, `±>100%`."""
     median, low, high = (row.get(f"latency_{part}_s") for part in ("median", "ci_low", "ci_high"))
     if not median or low is None or high is None:
         return latency(row)
-    return f"{latency(row)} ±{significant(50 * (high - low) / median, 2)}%"
+    percent = 50 * (high - low) / median
+    return f"{latency(row)} ±{significant(percent, 2) if percent <= 100 else '>100'}%"
 
 
 def speedup(row: Row) -> str:

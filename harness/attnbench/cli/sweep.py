@@ -375,10 +375,11 @@ def _print_document(outcome: Outcome, *, strict: bool) -> None:
 def _print_outcome(outcome: Outcome) -> None:
     from attnbench.cli import terminal
     from attnbench.cli.output import clean
+    from attnbench.cli.results import print_results
 
     if outcome.interrupted and not outcome.rows:
         return
-    terminal.print_results(outcome.rows, terminal.console())
+    print_results(outcome.rows, terminal.console())
     click.echo("\nFindings")
     terminal.print_points([("!" if each.serious else "·", each.text) for each in outcome.findings])
     click.echo(f"\nrun     {clean(str(outcome.run))}")

@@ -1,4 +1,4 @@
-"""What a sweep looks like in a terminal: progress while it runs, and its table at the end.
+"""What a terminal shows: a sweep's progress while it runs, and grids of texts.
 
 Progress goes to stderr, answers to stdout. Nothing is drawn but when something has happened: a display
 that redraws itself would take a core from what is being measured.
@@ -17,10 +17,10 @@ import click
 from attnbench.cli import cells
 from attnbench.cli.cells import Row
 from attnbench.cli.output import clean
+from attnbench.cli.results import results_table
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, ConsoleRenderable
 
     from attnbench.case import Block
     from attnbench.record import Record
@@ -31,15 +31,11 @@ __all__ = [
     "Progress",
     "console",
     "print_grid",
-    "print_results",
     "progress_display",
 ]
 
 #: Columns for a table that no terminal bounds (a pipe, a file), unless COLUMNS says otherwise.
 UNBOUNDED_WIDTH = 200
-
-#: Columns that are shown only when they differ between cases; else the line above the table says them once.
-_VARYING = ("scenario", "device", "dtype", "mask", "pass", "inputs")
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -194,7 +190,7 @@ class LiveProgress(Progress):
         running = Text(self.running, style="dim", no_wrap=True, overflow="ellipsis")
         self._live.update(Group(*parts, bar, running), refresh=True)
 
-    def _newest(self) -> Table:
+    def _newest(self) -> ConsoleRenderable:
         """As many of the newest rows as fit above the bar; the whole table comes at the end."""
         room = max(3, self._console.height - 4)
         shown = self._rows[-room:]
@@ -213,127 +209,7 @@ def progress_display() -> LiveProgress | PlainProgress:
     return PlainProgress()
 
 
-# At the end
-
-
-def print_results(rows: Sequence[Row], target: Console) -> None:
-    """The table, one line a case, then the reasons of what was not measured or is wrong."""
-    from rich.text import Text
-
-    if not rows:
-        target.print(Text("No case was measured."))
-        return
-    common = _common(rows)
-    if common:
-        target.print(Text(common, style="bold"))
-    target.print(results_table(rows, target))
-    for line in _reasons(rows):
-        target.print(Text(line))
-
-
-def results_table(rows: Sequence[Row], target: Console) -> Table:
-    """One line a case, in the fullest of several layouts that fits the width.
-
-    Narrower layouts merge the interval into the latency, then leave out of the shape what all cases share,
-    then drop the absolute error, the interval, the memory and the error's ratio. Where even the leanest is
-    too wide, its cells are folded.
-    """
-    layouts = _layouts(rows)
-    roomy = target.options.update(width=10_000)
-    for layout in layouts:
-        table = _build(rows, layout)
-        if target.measure(table, options=roomy).maximum <= target.width:
-            return table
-    return _build(rows, layouts[-1])
-
-
-Column = tuple[str, str, Callable[[Row], str]]
-
-
-def _layouts(rows: Sequence[Row]) -> list[list[Column]]:
-    """From the fullest to the leanest: columns as (header, justification, text of a row)."""
-    name: Column = ("implementation", "left", cells.implementation)
-    full_shape: Column = ("shape", "left", cells.shape)
-    varying_axes = [axis for axis in cells.AXES if _varies(rows, axis)]
-    short_shape: Column = ("shape", "left", lambda row: cells.shape_part(row, varying_axes))
-    where: list[Column] = [
-        (column, "left", lambda row, column=column: clean(str(row[column])))  # type: ignore[misc]
-        for column in _VARYING
-        if _varies(rows, column)
-    ]
-    latency: Column = ("latency", "right", cells.latency)
-    interval: Column = ("95% interval", "right", cells.interval)
-    merged: Column = ("latency", "right", cells.latency_and_interval)
-    speedup: Column = ("speed-up", "right", cells.speedup)
-    memory: Column = ("memory", "right", cells.memory)
-    error: Column = ("error", "right", cells.error)
-    ratio: Column = ("ratio", "right", cells.ratio)
-    status: Column = ("status", "left", cells.status)
-    lean = [name, *([short_shape] if varying_axes else []), *where]
-    return [
-        [name, full_shape, *where, latency, interval, speedup, memory, error, ratio, status],
-        [name, full_shape, *where, merged, speedup, memory, error, ratio, status],
-        [*lean, merged, speedup, memory, error, ratio, status],
-        [*lean, merged, speedup, memory, ratio, status],
-        [*lean, latency, speedup, memory, ratio, status],
-        [*lean, latency, speedup, ratio, status],
-        [*lean, latency, speedup, status],
-    ]
-
-
-def _build(rows: Sequence[Row], layout: Sequence[Column]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for header, justify, _ in layout:
-        table.add_column(header, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    previous: object = None
-    for row in rows:
-        block = (row["scenario"], row["block_id"])
-        if previous is not None and block != previous:
-            table.add_section()
-        previous = block
-        table.add_row(*(Text(text(row), style=_style(header, row)) for header, _, text in layout))
-    return table
-
-
-def _style(header: str, row: Row) -> str:
-    """Wrong answers are struck out; what failed is red, what could not be done is dim."""
-    if cells.accuracy_failed(row):
-        return "red" if header in ("status", "ratio", "error") else "strike"
-    if cells.failed(row):
-        return "red"
-    return "" if row["status"] == "ok" else "dim"
-
-
-def _varies(rows: Sequence[Row], column: str) -> bool:
-    return len({row[column] for row in rows}) > 1
-
-
-def _common(rows: Sequence[Row]) -> str:
-    """What all cases share, and columns therefore leave out."""
-    axes = [axis for axis in cells.AXES if not _varies(rows, axis)]
-    shared = [str(rows[0][column]) for column in _VARYING if not _varies(rows, column)]
-    return clean("all cases: " + " · ".join([*([cells.shape_part(rows[0], axes)] if axes else []), *shared]))
-
-
-def _reasons(rows: Sequence[Row]) -> list[str]:
-    """Each reason once, with the implementation and how many cases it stopped."""
-    counts: dict[tuple[str, str, str], int] = {}
-    for row in rows:
-        if row["status"] != "ok" or cells.accuracy_failed(row):
-            key = (
-                cells.implementation(row),
-                cells.status(row),
-                clean(str(row.get("reason") or "no reason given")),
-            )
-            counts[key] = counts.get(key, 0) + 1
-    return [
-        f"{name}: {status}" + (f" ({count} cases)" if count > 1 else "") + f": {reason}"
-        for (name, status, reason), count in counts.items()
-    ]
+# Answers
 
 
 def print_grid(rows: Sequence[Mapping[str, str]], *, right: Collection[str] = ()) -> None:

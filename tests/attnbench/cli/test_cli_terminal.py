@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from attnbench.cli import cells, terminal
+from attnbench.cli.results import print_results
 
 
 def row(**overrides: Any) -> dict[str, Any]:
@@ -60,7 +61,7 @@ UNMEASURED = dict.fromkeys(
 
 ROWS = [
     row(),
-    row(implementation="chunked", options="block=256", mask="causal", q_len=2048, kv_len=2048),
+    row(implementation="chunked", options="block=256", block_id="2", mask="causal", q_len=2048, kv_len=2048),
     row(
         implementation="sdpa_flash",
         status="unsupported",
@@ -81,7 +82,7 @@ def drawn(rows: list[dict[str, Any]], width: int, *, color: bool = False) -> str
         highlight=False,
         markup=False,
     )
-    terminal.print_results(rows, console)
+    print_results(rows, console)
     return stream.getvalue()
 
 
@@ -99,23 +100,59 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     assert max(len(line) for line in drawn(ROWS, width).splitlines()) <= width
 
 
-@pytest.mark.parametrize("width", [72, 80, 100, 120])
-def test_every_case_stays_one_line(width: int) -> None:
+@pytest.mark.parametrize("width", [64, 72, 80, 100, 120])
+def test_every_case_stays_one_line_with_its_workload(width: int) -> None:
     lines = drawn(ROWS, width).splitlines()
-    line = next(line for line in lines if "chunked(block=256)" in line)
-    assert "2048" in line
-    assert "1.23 ms" in line
-    assert "1.85×" in line
-    assert line.rstrip().endswith("ok")
+    index = next(number for number, line in enumerate(lines) if "chunked(block=256)" in line)
+    assert "1.23 ms" in lines[index]
+    assert "1.85×" in lines[index]
+    assert lines[index].rstrip().endswith("ok")
+    # In the line itself, or in the heading above it.
+    assert "L2048" in lines[index - 1] + lines[index]
+    assert "causal" in lines[index - 1] + lines[index]
 
 
-def test_narrow_tables_lose_the_least_telling_columns_first() -> None:
+def test_narrow_tables_lose_the_least_telling_first() -> None:
     assert "95% interval" in drawn(ROWS, 200)
-    assert "±2.0%" in drawn(ROWS, 115)
+    assert "1.2e-06" in drawn(ROWS, 100)
     narrow = drawn(ROWS, 80)
     assert "95% interval" not in narrow
-    for header in ("implementation", "shape", "latency", "speed-up", "ratio", "status"):
+    assert "±2.0%" in narrow
+    for header in ("implementation", "latency", "speed-up", "memory", "ratio", "status"):
         assert header in narrow
+    assert "L2048 · causal" in narrow
+
+
+def test_sweeps_of_many_axes_fit_eighty_columns() -> None:
+    rows = [
+        row(
+            implementation=name,
+            options="block=256" if name == "chunked" else None,
+            block_id=f"{mask} {dtype} {pass_}",
+            q_len=256,
+            kv_len=1024,
+            heads=8,
+            kv_heads=kv_heads,
+            dtype=dtype,
+            mask=mask,
+            **{"pass": pass_},
+        )
+        for mask, dtype, pass_, kv_heads in (
+            ("none", "float32", "forward", 8),
+            ("causal", "bfloat16", "forward_backward", 2),
+        )
+        for name in ("naive", "chunked", "sdpa")
+    ]
+    lines = drawn(rows, 80).splitlines()
+    assert "H8kv2 · bfloat16 · causal · forward_backward" in [line.strip() for line in lines]
+    assert sum("1.23 ms ±2.0%" in line and "0.31" in line and "3.00 MiB" in line for line in lines) == 6
+
+
+def test_what_is_common_is_said_once_and_only_if_it_is() -> None:
+    decoding = [row(block_id=str(length), q_len=1, kv_len=length) for length in (512, 1024)]
+    text = drawn(decoding, 80)
+    assert text.startswith("all cases: B1-H8-D64 · quick")
+    assert "Lq1-Lk1024" in text
 
 
 def test_reasons_stand_below_and_cannot_steer_the_terminal() -> None:
@@ -159,6 +196,7 @@ def test_interval_and_units() -> None:
     assert cells.interval(row(latency_ci_low_s=0.9e-3)) == "[900 µs, 1.26 ms]"
     assert cells.interval(row(latency_ci_low_s=None)) == "–"
     assert cells.latency_and_interval(row()) == "1.23 ms ±2.0%"
+    assert cells.latency_and_interval(row(latency_ci_high_s=1.0)) == "1.23 ms ±>100%"
     assert cells.latency_and_interval(row(latency_ci_low_s=None)) == "1.23 ms"
     assert cells.memory(row(peak_alloc_bytes=None)) == "–"
     assert cells.speedup(row(speedup=None)) == "–"
