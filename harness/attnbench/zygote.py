@@ -70,8 +70,7 @@ class Zygote:
             ChannelClosed: the parent is gone.
         """
         self._announce("torch")
-        import_libraries()
-        threads = _thread_count()
+        threads = import_libraries()
         try:
             self._registry = Registry.discover(plugins, on_load=self._announce)
         except PluginError as error:
@@ -193,14 +192,16 @@ class Zygote:
             return {"cpu": [{"device": "cpu", "name": cpu_name()}]}, [problem]
 
 
-def import_libraries() -> None:
-    """Import what benches need; other versions of the libraries may lack what is imported late."""
+def import_libraries() -> int:
+    """Import what benches need; how many threads there are right after torch and NumPy were imported."""
     import numpy  # noqa: F401
     import torch  # noqa: F401
 
+    threads = _thread_count()
     for name in LATE_IMPORTS:
-        with suppress(ImportError):
+        with suppress(ImportError):  # other versions may not have it
             importlib.import_module(name)
+    return threads
 
 
 def why_fork_is_unsafe(clean_threads: int) -> str | None:

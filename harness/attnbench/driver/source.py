@@ -24,8 +24,11 @@ from attnbench.protocol import PROTOCOL_VERSION, Channel, ChannelClosed, Deadlin
 
 __all__ = ["ZygoteSource"]
 
-#: How long importing torch and all plug-ins may take.
+#: How long importing torch, or asking for the devices, may take.
 START_S = 180.0
+
+#: How long importing one plug-in may take.
+PLUGIN_S = 60.0
 
 #: How long a zygote may take to fork or to reap; both are a matter of milliseconds.
 ANSWER_S = 30.0
@@ -54,13 +57,13 @@ class ZygoteSource:
         malloc: str = "pinned",
         memory_limit_bytes: int | None = None,
         *,
-        start_deadline_s: float = START_S,
+        plugin_deadline_s: float = PLUGIN_S,
     ) -> None:
         self._plugins = [Path(plugin) for plugin in plugins]
         self._threads = thread_count(threads)
         self._environment = process_environment(threads, malloc)
         self._memory_limit_bytes = memory_limit_bytes
-        self._start_deadline_s = start_deadline_s
+        self._plugin_deadline_s = plugin_deadline_s
         self._oom = OomCounter()
         self._output = Output()
         self._zygote: _Zygote | None = None
@@ -101,18 +104,15 @@ class ZygoteSource:
     def _start(self) -> HelloReply:
         process, channel = self._launch("attnbench.zygote", [])
         self._zygote = _Zygote(process, channel)
-        loading = "the interpreter"
-        until = monotonic() + self._start_deadline_s
+        loading, deadline_s = "the interpreter", START_S
         try:
             channel.send({"id": 0, "verb": "hello"})
-            while True:
-                message = channel.receive(max(0.0, until - monotonic()))
-                if "loading" not in message:
-                    break
+            while "loading" in (message := channel.receive(deadline_s)):
                 loading = str(message["loading"])
+                deadline_s = self._plugin_deadline_s if self._is_plugin(loading) else START_S
         except DeadlineExceeded:
             kill_group(process.pid)
-            raise self._failed_start(loading, f"was not loaded within {self._start_deadline_s:g} s") from None
+            raise self._failed_start(loading, f"was not loaded within {deadline_s:g} s") from None
         except ChannelClosed:
             death = self._zygote.close()
             words = last_words(self._output.since())
@@ -125,8 +125,11 @@ class ZygoteSource:
             raise MeasuringError(f"the zygote speaks protocol {version}, this process {PROTOCOL_VERSION}")
         return cast(HelloReply, {key: value for key, value in message.items() if key not in ("id", "ok")})
 
+    def _is_plugin(self, loading: str) -> bool:
+        return loading in map(str, self._plugins)
+
     def _failed_start(self, loading: str, what: str) -> PluginError | MeasuringError:
-        if loading in map(str, self._plugins):
+        if self._is_plugin(loading):
             return PluginError(f"the plug-in {loading} {what}; importing it must be quick and harmless")
         return MeasuringError(f"the measuring process cannot be started: {loading} {what}")
 
@@ -173,7 +176,7 @@ class ZygoteSource:
 
         bench = ProcessBench(channel, process.pid, "spawned", reap=reap, output=self._output, oom=self._oom)
         try:
-            channel.receive(self._start_deadline_s)
+            channel.receive(START_S)
         except (ChannelClosed, DeadlineExceeded) as error:
             bench.close()
             words = last_words(self._output.since())
