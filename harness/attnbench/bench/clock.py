@@ -1,7 +1,7 @@
 """How long calls take: warm samples, cold samples, on the CPU's clocks and on CUDA events.
 
 A sample is everything between two readings of the clock. On the CPU that is `calls` calls in a bare loop;
-an empty call in this loop costs 20–30 ns (measured: `sample` of `lambda: None`, 10⁶ calls), so nothing is
+an empty call in this loop costs about 20 ns (measured: `sample` of `lambda: None`, 10⁶ calls), so nothing is
 subtracted: it is below 1% of any call that takes 3 µs, and torch's cheapest attention call takes ten.
 Results are dropped as soon as the next call may start, so no two outputs are held at once.
 """
