@@ -94,7 +94,7 @@ class ScriptedSource:
             "pid": 0,
             "python": "3.11.0",
             "libraries": {"torch": "2.13.0", "numpy": "2.4.6"},
-            "devices": {"cpu": [{"name": "cpu", "device_name": "Scripted CPU"}], "cuda": []},
+            "devices": {"cpu": [{"device": "cpu", "name": "Scripted CPU"}], "cuda": []},
             "catalogue": [
                 ImplementationInfo(
                     name=name,
@@ -160,7 +160,7 @@ class ScriptedBench:
             "framework": script.framework,
             "first_call_s": 0.01,
             "resolved_backend": None,
-            "device_name": "Scripted CPU",
+            "device_name": None,
             "output_bytes": 4096,
         }
 

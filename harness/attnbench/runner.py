@@ -337,6 +337,11 @@ class _BlockRun:
             run.processes.append(entrant.samples())
             run.duration_s += entrant.spent_s
 
+    def _device_name(self, device: str) -> str | None:
+        """What the devices' list calls `device`; a bench names only what it ran on beside the CPU."""
+        known = self.source.hello["devices"].get(device.split(":")[0], [])
+        return next((str(each["name"]) for each in known if each["device"] == device), None)
+
     def _record(self, run: _CaseRun, started_at: str) -> Record:
         estimate = stats.hierarchical_interval(
             [[elapsed / each.calls for elapsed in each.elapsed_s] for each in run.processes if each.rounds]
@@ -350,7 +355,7 @@ class _BlockRun:
             options=dict(run.case.variant.options),
             workload=run.case.workload,
             device=run.case.device,
-            device_name=run.device_name,
+            device_name=run.device_name or self._device_name(run.case.device),
             framework=run.framework,
             resolved_backend=run.resolved_backend,
             anchor=self.block.anchor.case_id if self.block.anchor else None,

@@ -54,6 +54,7 @@ def test_a_block_is_inspected_poisoned_and_sampled_in_fresh_benches() -> None:
     assert [bench.poisoned for bench in source.benches] == [False, True, False, False, False]
     a = records["a"]
     assert (a.status, a.reason, a.converged) == ("ok", None, True)
+    assert a.device_name == "Scripted CPU"
     assert len(a.processes) == 3
     assert a.anchor == a.case_id == records["b"].anchor
     assert a.memory is not None
