@@ -70,9 +70,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=12)
     options = parser.parse_args()
     threads = len(os.sched_getaffinity(0))
-    print(
-        f"{WORKLOAD.label}, {threads} threads; {options.repetitions} × {options.rounds} rounds"
-    )
+    print(f"{WORKLOAD.label}, {threads} threads; {options.repetitions} × {options.rounds} rounds")
     print(f"{'implementation':<16}{'beside':<16}{'interleaved ÷ solo':>20}   95% interval")
     worst = 0.0
     with ZygoteSource(threads=threads) as source:

@@ -60,7 +60,8 @@ class ImplementationInfo(TypedDict):
 class HelloReply(TypedDict):
     """What a zygote says of itself.
 
-    `devices` maps each device kind that was looked for to its names (`{"cpu": ["cpu"], "cuda": []}`);
+    `devices` maps each device kind that was looked for to what is there of it
+    (`{"cpu": [{"device": "cpu", "name": "AMD EPYC"}], "cuda": []}`);
     `problems` are entry points that could not be loaded; `fork_unsafe` says why benches must be spawned.
     """
 

@@ -66,7 +66,7 @@ COLUMNS: tuple[Column, ...] = (
         "the implementation has no choice, or was never called",
     ),
     Column("device", "string", "", "The device as the scenario names it: `cpu`, `cuda`."),
-    Column("device_name", "string", "", "The device as it names itself.", _NOT_CALLED),
+    Column("device_name", "string", "", "The device as it names itself.", "it is not here"),
     Column("dtype", "string", "", "Of inputs and output: `float64`, `float32`, `bfloat16`, `float16`."),
     Column("pass", "string", "", "What is timed: `forward`, `backward` or `forward_backward`."),
     Column("mask", "string", "", "Which keys a query may see, e.g. `none`, `causal`, `causal+padding(0.5)`."),

@@ -286,6 +286,12 @@ def test_where_forking_is_not_safe_benches_are_spawned(tmp_path: Path) -> None:
         assert (lost.value.status, lost.value.reason[:24]) == ("crashed", "killed by SIGSEGV during")
 
 
+def test_fresh_interpreters_can_be_asked_for() -> None:
+    with ZygoteSource(threads=1, spawn=True) as source:
+        assert source.hello["fork_unsafe"] is None
+        assert source.bench().start == "spawned"
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -42,7 +42,8 @@ class ZygoteSource:
 
     `memory_limit_bytes` is what each bench may take beyond what the zygote holds. Use it from one thread that
     lives as long as the source: its processes are killed when the thread that started them ends. They are
-    in sessions of their own, so a Ctrl-C in the terminal reaches this process only.
+    in sessions of their own, so a Ctrl-C in the terminal reaches this process only. With `spawn` every bench
+    is a fresh interpreter, also where it could be forked.
 
     Raises:
         PluginError: a plug-in cannot be loaded, hangs, or ends the interpreter.
@@ -58,12 +59,14 @@ class ZygoteSource:
         memory_limit_bytes: int | None = None,
         *,
         plugin_deadline_s: float = PLUGIN_S,
+        spawn: bool = False,
     ) -> None:
         self._plugins = [Path(plugin) for plugin in plugins]
         self._threads = thread_count(threads)
         self._environment = process_environment(threads, malloc)
         self._memory_limit_bytes = memory_limit_bytes
         self._plugin_deadline_s = plugin_deadline_s
+        self._spawn = spawn
         self._oom = OomCounter()
         self._output = Output()
         self._zygote: _Zygote | None = None
@@ -87,7 +90,7 @@ class ZygoteSource:
             MeasuringError: none can be had.
         """
         self._benches = [bench for bench in self._benches if not bench.ended]
-        bench = self._spawned() if self.hello["fork_unsafe"] else self._forked()
+        bench = self._spawned() if self._spawn or self.hello["fork_unsafe"] else self._forked()
         self._benches.append(bench)
         return bench
 
