@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnbench.scenario import Scenario
     from attnbench.workload import Workload
 
-__all__ = ["operand_bytes", "plan", "score_bytes"]
+__all__ = ["plan", "score_bytes"]
 
 
 @click.command(short_help="Show what a sweep would do, before anything runs.")
@@ -64,19 +64,12 @@ class PlannedBlock:
     block: Block
     answers: tuple[tuple[Case, Answer], ...]
     budget_s: float
+    operand_bytes: int
 
     @property
     def runnable(self) -> int:
         """How many of its cases would be measured."""
         return sum(answer.status is None for _, answer in self.answers)
-
-
-def operand_bytes(workload: Workload) -> int:
-    """Bytes of q, k, v and o; with gradients, of theirs too."""
-    shape = workload.shape
-    queries = 2 * shape.batch * shape.heads * shape.q_len * shape.head_dim
-    keys = 2 * shape.batch * shape.kv_heads * shape.kv_len * shape.head_dim
-    return (queries + keys) * workload.itemsize * (1 if workload.pass_ == "forward" else 2)
 
 
 def score_bytes(workload: Workload) -> int:
@@ -90,6 +83,7 @@ def _ask(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources) -
 
     from attnbench import runner
     from attnbench.cli.capability import asking
+    from attnbench.costs import costs
 
     planned = []
     for scenario, blocks in matrix:
@@ -101,7 +95,8 @@ def _ask(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources) -
                     for case in block.cases
                 )
                 live = replace(block, cases=tuple(case for case, answer in answers if answer.status is None))
-                planned.append(PlannedBlock(block, answers, runner.budget_s(scenario, live)))
+                operand_bytes = costs(block.workload, scenario.measure.seed).bytes
+                planned.append(PlannedBlock(block, answers, runner.budget_s(scenario, live), operand_bytes))
     return planned
 
 
@@ -115,7 +110,7 @@ def _document(blocks: Sequence[PlannedBlock]) -> dict[str, Any]:
                 "scenario": planned.block.scenario,
                 "block_id": planned.block.block_id,
                 "budget_s": planned.budget_s,
-                "operand_bytes": operand_bytes(planned.block.workload),
+                "operand_bytes": planned.operand_bytes,
                 "score_bytes": score_bytes(planned.block.workload),
                 "cases": [
                     {
@@ -135,43 +130,30 @@ def _document(blocks: Sequence[PlannedBlock]) -> dict[str, Any]:
 
 
 def _print(blocks: Sequence[PlannedBlock]) -> None:
-    from attnbench.cli import cells, terminal
+    from attnbench.cli import cells
     from attnbench.cli.output import clean
     from attnbench.units import format_bytes
 
-    rows = [
-        {
-            "scenario": clean(planned.block.scenario),
-            "block": clean(planned.block.block_id.removeprefix(f"{planned.block.workload.operation}/")),
-            "cases": str(planned.runnable),
-            "skipped": str(len(planned.answers) - planned.runnable),
-            "time at most": cells.duration(planned.budget_s),
-            "operands": format_bytes(operand_bytes(planned.block.workload)),
-            "score matrix": format_bytes(score_bytes(planned.block.workload)),
-        }
-        for planned in blocks
-    ]
-    numbers = ("cases", "skipped", "time at most", "operands", "score matrix")
-    droppable = ["scenario"] if len({row["scenario"] for row in rows}) == 1 else []
-    terminal.print_grid(
-        [{name: text for name, text in row.items() if name not in droppable} for row in rows],
-        right=numbers,
-    )
-    skipped: dict[tuple[str, str, str], int] = {}
+    several = len({planned.block.scenario for planned in blocks}) > 1
     for planned in blocks:
+        scenario = f"{planned.block.scenario}: " if several else ""
+        click.echo(clean(f"{scenario}{planned.block.block_id}"))
+        click.echo(
+            f"  at most {cells.duration(planned.budget_s)}; operands {format_bytes(planned.operand_bytes)}, "
+            f"score matrix {format_bytes(score_bytes(planned.block.workload))}"
+        )
+        measured = [case.variant.label for case, answer in planned.answers if answer.status is None]
+        if measured:
+            click.echo(f"  to be measured: {clean(', '.join(measured))}")
         for case, answer in planned.answers:
             if answer.status is not None:
-                key = (clean(case.variant.label), answer.status, clean(answer.reason or "no reason given"))
-                skipped[key] = skipped.get(key, 0) + 1
-    if skipped:
-        click.echo("Skipped, as a row that says so:")
-        for (name, status, reason), count in skipped.items():
-            click.echo(f"  {name}: {status} ({cells.counted(count, 'case')}): {reason}")
+                reason = clean(answer.reason or "no reason given")
+                click.echo(f"  {answer.status}: {clean(case.variant.label)}: {reason}")
     cases = sum(len(planned.answers) for planned in blocks)
-    measured = sum(planned.runnable for planned in blocks)
+    to_measure = sum(planned.runnable for planned in blocks)
     most = max((score_bytes(p.block.workload) for p in blocks if p.runnable), default=0)
     click.echo(
-        f"{measured} of {cells.counted(cases, 'case')} in {cells.counted(len(blocks), 'block')} "
+        f"{to_measure} of {cells.counted(cases, 'case')} in {cells.counted(len(blocks), 'block')} "
         "would be measured, "
         f"in at most about {cells.duration(sum(planned.budget_s for planned in blocks))}; "
         f"the largest score matrix is {format_bytes(most)}."
