@@ -64,14 +64,14 @@ def warm_up(sample: Callable[[int], float], pace: Pace, *, spent: Callable[[], f
     seen: list[float] = []
     level = 0
     while True:
-        elapsed_s = sample(calls)
-        per_call_s = elapsed_s / calls
-        best_s = min(seen, default=math.inf)
+        per_call_s = sample(calls) / calls
+        level = level + 1 if per_call_s >= FALLING * min(seen, default=math.inf) else 0
         seen.append(per_call_s)
-        level = level + 1 if per_call_s >= FALLING * best_s else 0
-        long_enough = pace.cache == "cold" or elapsed_s >= SHORTEST_SAMPLE_S
+        # By the fastest seen: a sample that was disturbed must not make those after it too short.
+        best_s = min(seen)
+        long_enough = pace.cache == "cold" or calls * best_s >= SHORTEST_SAMPLE_S
         if not long_enough:
-            wanted = AIM_S / per_call_s if per_call_s > 0 else calls * 10
+            wanted = AIM_S / best_s if best_s > 0 else calls * 10
             # At most tenfold at a time: a first reading near the clock's resolution says little.
             calls = min(MOST_CALLS, max(calls + 1, math.ceil(min(wanted, calls * 10))))
         settled = level >= LEVEL_SAMPLES and (long_enough or calls == MOST_CALLS)

@@ -46,6 +46,11 @@ def test_warm_up_of_a_slow_kernel_takes_no_more_than_its_share() -> None:
     assert spent == 5.0  # one sample was more than a quarter of the budget
 
 
+def test_disturbed_samples_do_not_make_the_later_ones_too_short() -> None:
+    calls = calibrate(lambda n: 2e-4 if n in (1, 2) else 9e-5)[0].calls
+    assert calls * 9e-5 >= sampling.SHORTEST_SAMPLE_S
+
+
 def test_a_cold_sample_is_one_call() -> None:
     assert calibrate(lambda n: 1e-5, Pace(10.0, 60.0, cache="cold"))[0].calls == 1
 
