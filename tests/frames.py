@@ -17,7 +17,16 @@ HEADER: dict[str, Any] = {
         {"name": "made", "path": "scenarios/made.yaml", "text": "name: made\noperation: attention\n"}
     ],
     "environment": {
-        "cpu": {"model": "Imaginary 9000", "cores": 2},
+        "cpu": "Imaginary 9000",
+        "cores_physical": 2,
+        "cores_usable": 4,
+        "memory_bytes": 8 << 30,
+        "python": "3.12.1",
+        "threads": 2,
+        "devices": {
+            "cpu": [{"device": "cpu", "name": "Imaginary 9000"}],
+            "cuda": [{"device": "cuda", "name": "G1"}] * 2,
+        },
         "libraries": {"torch": "2.13.0", "numpy": "2.4.0"},
         "malloc": "pinned",
     },

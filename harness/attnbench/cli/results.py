@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from attnbench.cli import cells
-from attnbench.cli.cells import Row
+from attnbench.cli.cells import Row, accuracy_failed, failed
 from attnbench.cli.output import clean
+from attnbench.plots.rows import AXES
+from attnbench.report import cells
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable
@@ -31,7 +32,10 @@ def print_results(rows: Sequence[Row], target: Console) -> None:
     common = _common(rows)
     if common:
         target.print(Text(common, style="bold"))
-    target.print(results_table(rows, target))
+    layout = _fitting(rows, target)
+    target.print(_drawn(rows, layout, target.width))
+    if any(map(cells.wide, rows)) and any(column.text is cells.latency_interval for column in layout.columns):
+        target.print(Text(cells.WIDE_MEANING, style="dim"))
     for line in _reasons(rows):
         target.print(Text(line))
 
@@ -43,11 +47,20 @@ def results_table(rows: Sequence[Row], target: Console) -> ConsoleRenderable:
     then say each block's workload once, above its cases; then drop the absolute error, the interval, the
     memory and the error's ratio. Where even the leanest is too wide, its cells are folded.
     """
+    return _drawn(rows, _fitting(rows, target), target.width)
+
+
+def _fitting(rows: Sequence[Row], target: Console) -> Layout:
     roomy = target.options.update(width=10_000)
-    for layout in _layouts(rows):
+    layouts = _layouts(rows)
+    for layout in layouts:
         if target.measure(_table(rows, layout.columns), options=roomy).maximum <= target.width:
-            break
-    return _with_headings(rows, layout, target.width) if layout.heading else _table(rows, layout.columns)
+            return layout
+    return layouts[-1]
+
+
+def _drawn(rows: Sequence[Row], layout: Layout, width: int) -> ConsoleRenderable:
+    return _with_headings(rows, layout, width) if layout.heading else _table(rows, layout.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +85,14 @@ def _layouts(rows: Sequence[Row]) -> list[Layout]:
     name = Column("implementation", cells.implementation, right=False)
     full_shape = Column("shape", cells.shape, right=False)
     axes = _varying_axes(rows)
-    short_shape = (Column("shape", lambda row: cells.shape_part(row, axes), right=False),) if axes else ()
+    short_shape = (Column("shape", lambda row: cells.shape(row, axes), right=False),) if axes else ()
     where = tuple(
         Column(column, lambda row, column=column: clean(str(row[column])), right=False)  # type: ignore[misc]
         for column in _VARYING
         if _varies(rows, column)
     )
-    latency, interval = Column("latency", cells.latency), Column("95% interval", cells.interval)
-    merged = Column("latency", cells.latency_and_interval)
+    latency, interval = Column("latency", cells.latency), Column("95% interval", cells.latency_interval)
+    merged = Column("latency", lambda row: cells.with_interval(cells.latency(row), cells.latency_spread(row)))
     speedup, memory = Column("speed-up", cells.speedup), Column("memory", cells.memory)
     error, ratio = Column("error", cells.error), Column("ratio", cells.ratio)
     status = Column("status", cells.status, right=False)
@@ -151,9 +164,9 @@ def _block(row: Row) -> tuple[object, object]:
 
 def _style(header: str, row: Row) -> str:
     """Wrong answers are struck out; what failed is red, what could not be done is dim."""
-    if cells.accuracy_failed(row):
+    if accuracy_failed(row):
         return "red" if header in ("status", "ratio", "error") else "strike"
-    if cells.failed(row):
+    if failed(row):
         return "red"
     return "" if row["status"] == "ok" else "dim"
 
@@ -171,16 +184,16 @@ def _varying_axes(rows: Sequence[Row]) -> list[str]:
 def _common(rows: Sequence[Row]) -> str:
     """What all cases share, and columns therefore leave out."""
     varying = _varying_axes(rows)
-    axes = [axis for axis in cells.AXES if axis not in varying]
+    axes = [axis for axis in AXES if axis not in varying]
     shared = [str(rows[0][column]) for column in _VARYING if not _varies(rows, column)]
-    return clean(" · ".join(["all cases: " + cells.shape_part(rows[0], axes), *shared]).replace(":  ·", ":"))
+    return clean(" · ".join(["all cases: " + cells.shape(rows[0], axes), *shared]).replace(":  ·", ":"))
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:
     """Each reason once, with the implementation and how many cases it stopped."""
     counts: dict[tuple[str, str, str], int] = {}
     for row in rows:
-        if row["status"] != "ok" or cells.accuracy_failed(row):
+        if row["status"] != "ok" or accuracy_failed(row):
             key = (
                 cells.implementation(row),
                 cells.status(row),

@@ -13,7 +13,7 @@ from attnbench.plots.memory import memory
 from attnbench.plots.panels import busiest, split
 from attnbench.plots.plot import Plot
 from attnbench.plots.render import png, svg
-from attnbench.plots.rows import labels, measured, rows_of
+from attnbench.plots.rows import labels, measured, rows_of, usual
 from attnbench.plots.singles import singles
 from attnbench.plots.speedup import speedup
 from attnbench.plots.style import looks
@@ -35,11 +35,12 @@ def figures(frame: pd.DataFrame) -> list[Plot]:
     rows = [row for row in everything if measured(row)]
     look = looks(labels(rows))
     along, single = split(everything)
+    known = usual(rows)
     return [
         *latency(along, look),
         *speedup(along, look),
         *memory(along, look),
         *error(along, look),
-        *tradeoff([*(busiest(panel, rows) for panel in along), *single], look),
-        *singles(single, look),
+        *tradeoff([*(busiest(panel, rows) for panel in along), *single], look, known),
+        *singles(single, look, known),
     ]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attnbench.plots.rows import Row, describe, lengths, measured, shorten, sweeps, varying, workload_label
+from attnbench.plots.rows import (
+    Row,
+    describe,
+    lengths,
+    measured,
+    shorten,
+    sweeps,
+    usual,
+    varying,
+    workload_label,
+)
 from attnbench.plots.style import DANGER, INK, PAPER, Look
 
 if TYPE_CHECKING:
@@ -56,13 +67,13 @@ def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
         for group in sweeps(row for row in rows if row["length"] is not None)
     ]
     along = [(group, own) for group, own in groups if len(lengths(own)) > 1]
-    sweep_names, all_names = varying([row for _, own in along for row in own]), varying(known)
+    sweep_names, shared = varying([row for _, own in along for row in own]), usual(known)
     panels = []
     for group, own in along:
         failed = frozenset((row["label"], row["length"]) for row in group if not measured(row))
         panels.append(Panel(describe(own[0], sweep_names), tuple(own), failed))
     single = [own for _, own in groups if len(lengths(own)) == 1]
-    return panels, [Panel(workload_label(own[0], all_names), tuple(own)) for own in single]
+    return panels, [Panel(workload_label(own[0], shared), tuple(own)) for own in single]
 
 
 def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:
@@ -75,13 +86,15 @@ def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:
         return [row for row in panel.rows if row["length"] == length]
 
     chosen = at(max(lengths(panel.rows), key=lambda length: (len(at(length)), length)))
-    return Panel(workload_label(chosen[0], varying(rows)), tuple(chosen))
+    return Panel(workload_label(chosen[0], usual(rows)), tuple(chosen))
 
 
 def pages(panels: Sequence[Panel], most: int = PANELS_PER_FIGURE) -> Iterator[tuple[str, tuple[Panel, ...]]]:
     """The panels of each figure, with the ending that keeps the figures' ids apart: '', '-2', '-3'."""
-    for number, start in enumerate(range(0, len(panels), most), start=1):
-        yield ("" if number == 1 else f"-{number}"), tuple(panels[start : start + most])
+    count = math.ceil(len(panels) / most)
+    for page in range(count):  # as evenly as possible: no last figure with a lone panel
+        first, end = (len(panels) * index // count for index in (page, page + 1))
+        yield ("" if page == 0 else f"-{page + 1}"), tuple(panels[first:end])
 
 
 def grid(
@@ -183,12 +196,27 @@ def legend(
                 label="fails the accuracy check",
             )
         )
-    characters = figure.get_figwidth() * 12.5
-    widest = max(len(str(handle.get_label())) for handle in handles) + 8
-    columns = max(1, min(len(handles), int(characters // widest)))
     figure.legend(
-        handles=handles, loc="outside upper left", ncols=columns, handlelength=2.6, columnspacing=1.4
+        handles=handles,
+        loc="outside upper left",
+        ncols=_columns([len(str(handle.get_label())) for handle in handles], figure.get_figwidth()),
+        handlelength=2.6,
+        columnspacing=1.4,
     )
+
+
+def _columns(sizes: Sequence[int], width_in: float) -> int:
+    """In how many columns a legend's texts of so many characters fit, in as few lines as possible."""
+    for lines in range(1, len(sizes)):
+        columns = math.ceil(len(sizes) / lines)
+        share, longer = divmod(
+            len(sizes), columns
+        )  # matplotlib fills column by column, the first ones longer
+        starts = [index * share + min(index, longer) for index in range(columns + 1)]
+        widest = [max(sizes[start:end]) for start, end in itertools.pairwise(starts)]
+        if sum(each + 8 for each in widest) <= 13 * width_in:  # 8 for the line and the gaps beside a text
+            return columns
+    return 1
 
 
 def any_row(panels: Sequence[Panel], test: Callable[[Row], bool]) -> bool:

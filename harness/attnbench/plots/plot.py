@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,20 +39,21 @@ def listed(items: Iterable[str], most: int = 6) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def common_text(rows: Sequence[Row]) -> str:
-    """The settings in which `rows` agree, as a sentence; empty where there are none."""
+def common_text(rows: Sequence[Row], known: Mapping[str, Any] | None = None) -> str:
+    """The settings in which `rows` agree, as a sentence; empty where there are none.
+
+    With `known`, the usual settings (see `attnbench.plots.rows.usual`): those, from which titles may deviate.
+    """
     differing = set(varying(rows))
-    # A query count of its own is worth a word; that lengths are equal is the rule.
-    same = [
-        name
-        for name in SETTINGS
-        if name not in differing and name not in ("run_id", "scenario")
-        if not (name == "queries" and rows[0].get("queries") is None)
-    ]
-    if differing & {"heads", "kv_heads"}:
-        same = [name for name in same if name not in ("heads", "kv_heads")]
-    text = describe(rows[0], same)
-    return f"All here: {text}." if text else ""
+    shared = {name: rows[0].get(name) for name in SETTINGS if name not in differing}
+    told = dict(shared if known is None else known)
+    # That lengths are equal is the rule; the heads are told in one word, or not at all.
+    dropped = {"run_id", "scenario"} | ({"queries"} if told.get("queries") is None else set())
+    dropped |= set() if {"heads", "kv_heads"} <= told.keys() else {"heads", "kv_heads"}
+    text = describe(told, [name for name in SETTINGS if name in told and name not in dropped])
+    if not text:
+        return ""
+    return f"{'All here' if told.keys() <= shared.keys() else 'Unless told otherwise'}: {text}."
 
 
 def data_table(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ A row is a mapping of column to value (None where unknown), with three derived e
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "AXES",
     "SETTINGS",
     "Row",
     "anchor_of",
@@ -26,6 +28,7 @@ __all__ = [
     "describe",
     "failed_accuracy",
     "flag_text",
+    "label_of",
     "labels",
     "lengths",
     "measured",
@@ -34,6 +37,7 @@ __all__ = [
     "shape_label",
     "shorten",
     "sweeps",
+    "usual",
     "varying",
     "workload_label",
 ]
@@ -56,6 +60,12 @@ SETTINGS = (
     "pass",
     "inputs",
 )
+
+#: The axes of attention's shape, in the order of its label.
+AXES = ("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim")
+
+#: A setting's value is the usual one where so large a share of the workloads has it.
+_USUAL = 0.75
 
 
 def clean(text: object) -> str:
@@ -100,13 +110,18 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
     rows: list[Row] = []
     for record in frame.to_dict("records"):
         row: dict[str, Any] = {str(name): _plain(value) for name, value in record.items()}
-        options = clean(row.get("options") or "").replace(" ", "")
-        name = clean(row.get("implementation") or "unnamed")
-        row["label"] = f"{name}({options})" if options else name
+        row["label"] = label_of(row)
         row["length"] = row.get("kv_len")
         row["queries"] = row.get("q_len") if row.get("q_len") != row.get("kv_len") else None
         rows.append(row)
     return rows
+
+
+def label_of(row: Row) -> str:
+    """The implementation with its options: `chunked(block=256)`."""
+    options = clean(row.get("options") or "").replace(" ", "")
+    name = clean(row.get("implementation") or "unnamed")
+    return f"{name}({options})" if options else name
 
 
 def measured(row: Row) -> bool:
@@ -216,22 +231,44 @@ def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
     return ", ".join(parts)
 
 
-def shape_label(row: Row) -> str:
-    """`B1 H8 L512 D64`; grouped queries as `H32kv8`, unequal lengths as `Lq1 Lk512`."""
-    queries = row.get("queries")
-    length = f"L{row.get('length')}" if queries is None else f"Lq{queries} Lk{row.get('length')}"
-    sizes = [(f"B{row.get('batch')}", "batch"), (_heads(row), "heads"), (length, "length")]
-    sizes.append((f"D{row.get('head_dim')}", "head_dim"))
-    return " ".join(text for text, name in sizes if row.get(name) is not None)
+def shape_label(row: Row, axes: Iterable[str] = AXES) -> str:
+    """`B1-H8-L512-D64` as in case ids, of the named axes alone: `H32kv8-Lq1-Lk512` of heads and lengths."""
+    wanted = set(axes)
+    parts = []
+    if "batch" in wanted and row.get("batch") is not None:
+        parts.append(f"B{row['batch']}")
+    if wanted & {"heads", "kv_heads"} and row.get("heads") is not None:
+        parts.append(_heads(row))
+    if wanted & {"q_len", "kv_len"} and row.get("kv_len") is not None:
+        parts.append(_length(row))
+    if "head_dim" in wanted and row.get("head_dim") is not None:
+        parts.append(f"D{row['head_dim']}")
+    return "-".join(parts)
 
 
-def workload_label(row: Row, names: Iterable[str]) -> str:
-    """A workload told by its length and by those of its settings that are named: `L512, causal`."""
-    if row.get("length") is None:
-        length = ""
-    elif row.get("queries") is None:
-        length = f"L{row['length']}"
-    else:
-        length = f"Lq{row['queries']} Lk{row['length']}"
-    rest = describe(row, [name for name in names if name != "queries"])
+def _length(row: Row) -> str:
+    queries, keys = row.get("q_len"), row.get("kv_len")
+    return f"L{keys}" if queries == keys or queries is None else f"Lq{queries}-Lk{keys}"
+
+
+def usual(rows: Iterable[Row]) -> dict[str, Any]:
+    """Of each setting the value that most workloads share, where most do; the others have no entry.
+
+    What is usual need not be told of every workload, and labels without it still differ.
+    """
+    workloads = [block[0] for block in blocks(rows)]
+    found: dict[str, Any] = {}
+    for name in SETTINGS:
+        values = Counter(row.get(name) for row in workloads)
+        for value, number in values.most_common(1):
+            if number >= _USUAL * len(workloads):
+                found[name] = value
+    return found
+
+
+def workload_label(row: Row, known: Mapping[str, Any]) -> str:
+    """A workload told by its length and by the settings that are not as `known`: `L512, causal`."""
+    length = "" if row.get("length") is None else _length(row)
+    other = [name for name in SETTINGS if not (name in known and known[name] == row.get(name))]
+    rest = describe(row, [name for name in other if name != "queries"])
     return ", ".join(part for part in (length, rest) if part)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attnbench.plots.panels import Panel, any_row, legend, mark, pages, wrap
-from attnbench.plots.plot import Plot, data_table
+from attnbench.plots.plot import Plot, common_text, data_table
 from attnbench.plots.rows import Row, failed_accuracy, flag_text, labels, shorten
-from attnbench.plots.style import INK, Look
-from attnbench.plots.ticks import Scale, bytes_scale, error_scale, limits, seconds_scale, set_ticks
+from attnbench.plots.style import INK, MUTED, Look
+from attnbench.plots.ticks import Scale, bytes_scale, error_scale, fitting, limits, seconds_scale, set_ticks
 from attnbench.units import format_bytes, format_seconds, significant
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _value(row: Row, column: str) -> float | None:
     return float(value) if value is not None and value > 0 else None
 
 
-def _dots(axes: Axes, panel: Panel, looks: dict[str, Look], what: _Column) -> None:
+def _dots(axes: Axes, panel: Panel, looks: dict[str, Look], what: _Column, characters: float) -> None:
     names = labels(panel.rows)
     known: list[float] = []
     for row in panel.rows:
@@ -76,7 +76,7 @@ def _dots(axes: Axes, panel: Panel, looks: dict[str, Look], what: _Column) -> No
     if known:
         low, high = limits(known, margin=0.08)
         axes.set(xscale="log", xlim=(low, high))
-        set_ticks(axes.xaxis, what.scale(low, high, 4))  # a panel is narrow, and its ticks carry units
+        set_ticks(axes.xaxis, fitting(what.scale, low, high, characters))
     else:
         axes.set_xticks([])
         axes.text(0.5, 0.5, "not known", transform=axes.transAxes, ha="center", va="center", color=INK)
@@ -87,19 +87,23 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
     from matplotlib.lines import Line2D
 
     columns = [what for what in _COLUMNS if any_row(panels, lambda row: _value(row, what.column) is not None)]  # noqa: B023
-    heights = [0.62 + 0.27 * len(labels(panel.rows)) for panel in panels]
+    heights = [0.86 + 0.27 * len(labels(panel.rows)) for panel in panels]
     figure = Figure(figsize=(9.6, sum(heights) + 0.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1)  # type: ignore[union-attr, call-arg]  # the base class's stub lacks the engine's own parameters
     axes_grid = figure.subplots(
         len(panels), len(columns), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
+    # About 13 characters an inch; the implementations' names take as much as half a column.
+    characters = 13 * 0.85 * figure.get_figwidth() / (len(columns) + 0.5)
     for line, panel in zip(axes_grid, panels, strict=True):
         for axes, what in zip(line, columns, strict=True):
-            _dots(axes, panel, looks, what)
+            _dots(axes, panel, looks, what, characters)
             if axes is not line[0]:
                 axes.tick_params(labelleft=False)
+            # Above every panel, below the workload's title: a figure is often read from its middle.
+            axes.xaxis.set_label_position("top")
+            axes.set_xlabel(what.title, loc="left", color=MUTED)
         line[0].set_title(wrap(panel.title, 90))
-    for axes, what in zip(axes_grid[-1], columns, strict=True):
-        axes.set_xlabel(what.title)
     extra = []
     if any(what.column == "error_rel_l2" for what in columns):
         extra = [
@@ -132,8 +136,11 @@ def _alt(panels: Sequence[Panel]) -> str:
     return " ".join(parts)
 
 
-def singles(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
-    """One line of panels per shape: latency with its interval, peak memory, relative L2 error."""
+def singles(panels: Sequence[Panel], looks: dict[str, Look], known: Mapping[str, Any]) -> list[Plot]:
+    """One line of panels per shape: latency with its interval, peak memory, relative L2 error.
+
+    `known` are the usual settings, which the panels' titles do not tell.
+    """
     plots = []
     for ending, page in pages(panels, _SHAPES_PER_FIGURE):
         rows = [row for panel in page for row in panel.rows]
@@ -157,7 +164,7 @@ def singles(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
                 title="Single shapes" + (f" ({ending[1:]})" if ending else ""),
                 caption="Workloads measured at one length: each line of panels is one workload. Bars behind "
                 "the dots are 95% intervals; dashed and dotted lines are the error's yardstick and floor. "
-                "Left is better.",
+                f"Left is better. {common_text(rows, known)}".strip(),
                 alt=_alt(page),
                 data=data_table(rows, measured),
                 draw=draw,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ __all__ = [
     "Scale",
     "bytes_scale",
     "error_scale",
+    "fitting",
     "length_ticks",
     "limits",
     "ratio_scale",
@@ -83,6 +85,19 @@ def ratio_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str
         if len(ticks) < 4:
             ticks = [float(tick) for tick in finer if low <= tick <= high]
     return [(tick, _short(format_ratio(tick).removesuffix("×")) + "×") for tick in sorted({1.0, *ticks})]
+
+
+def fitting(scale: Scale, low: float, high: float, characters: float) -> list[tuple[float, str]]:
+    """The most ticks that stand side by side on a logarithmic axis as long as so many characters."""
+    per_character = math.log(high / low) / characters
+    for most in range(6, 0, -1):
+        ticks = scale(low, high, most)
+        if all(
+            math.log(b / a) >= per_character * ((len(left) + len(right)) / 2 + 1)
+            for (a, left), (b, right) in itertools.pairwise(ticks)
+        ):
+            return ticks
+    return scale(low, high, 1)
 
 
 def length_ticks(lengths: Sequence[int]) -> list[tuple[float, str]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attnbench.plots.panels import Panel, any_row, grid, legend, mark, pages
 from attnbench.plots.plot import Plot, common_text, data_table, listed
 from attnbench.plots.rows import Row, can_win, failed_accuracy, flag_text
 from attnbench.plots.style import GRID, INK, MUTED, Look
-from attnbench.plots.ticks import bytes_scale, limits, seconds_scale, set_ticks
+from attnbench.plots.ticks import bytes_scale, fitting, limits, seconds_scale, set_ticks
 from attnbench.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
     from matplotlib.lines import Line2D
 
     figure, all_axes = grid(panels, share_y=False)
+    # About 13 characters an inch; a quarter of the width goes to the labels of the other axis.
+    characters = 13 * 0.75 * figure.get_figwidth() / all_axes[0].get_gridspec().ncols  # type: ignore[union-attr]  # axes of a grid have one
     for axes, panel in zip(all_axes, panels, strict=True):
         low_x, high_x = limits(map(_time, panel.rows), margin=0.12)
         low_y, high_y = limits(map(_size, panel.rows), margin=0.12)
@@ -73,7 +75,7 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
                 zorder=3,
             )
         axes.set(xscale="log", yscale="log", xlim=(low_x, high_x), ylim=(low_y, high_y))
-        set_ticks(axes.xaxis, seconds_scale(low_x, high_x, 4))
+        set_ticks(axes.xaxis, fitting(seconds_scale, low_x, high_x, characters))
         set_ticks(axes.yaxis, bytes_scale(low_y, high_y))
     figure.supxlabel("latency, median", fontsize=9)
     figure.supylabel("peak memory above the inputs", fontsize=9)
@@ -113,8 +115,11 @@ def _alt(panels: Sequence[Panel]) -> str:
     return " ".join(parts)
 
 
-def tradeoff(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
-    """Each panel is one workload; a workload with fewer than two implementations has nothing to trade."""
+def tradeoff(panels: Sequence[Panel], looks: dict[str, Look], known: Mapping[str, Any]) -> list[Plot]:
+    """Each panel is one workload; a workload with fewer than two implementations has nothing to trade.
+
+    `known` are the usual settings, which the panels' titles do not tell.
+    """
     shown = []
     for panel in panels:
         rows = tuple(row for row in panel.rows if (row.get("peak_alloc_bytes") or 0) > 0)
@@ -134,7 +139,7 @@ def tradeoff(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
                 caption="Each point is one implementation; towards the lower left is better. Ringed points "
                 "are beaten by nobody in both time and memory; the shaded side holds those that are. Of "
                 "lengths swept, the longest with the most implementations is shown. "
-                f"{common_text(rows_shown)}".strip(),
+                f"{common_text(rows_shown, known)}".strip(),
                 alt=_alt(page),
                 data=data_table(rows_shown, ("latency_median_s", "peak_alloc_bytes", "accuracy")),
                 draw=draw,

@@ -1,38 +1,114 @@
-"""The cells of a result table as people read them; shared by the terminal, the page and the summary."""
+"""The cells of a result table as people read them: one spelling for the terminal, the page and the summary.
+
+They read a row of the table as it is. Layout, what stands where and what is left out, is others' affair.
+"""
 
 from __future__ import annotations
 
-from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, shape_label
+from collections.abc import Iterable
+
+from attnbench.plots.rows import AXES, Row, clean, failed_accuracy, flag_text, label_of, shape_label
 from attnbench.units import format_bytes, format_count, format_ratio, format_seconds, significant
 
-__all__ = ["DASH", "cells", "error", "interval", "latency", "memory", "speedup", "status", "value"]
+__all__ = [
+    "DASH",
+    "WIDE",
+    "WIDE_MEANING",
+    "cells",
+    "error",
+    "implementation",
+    "latency",
+    "latency_interval",
+    "latency_spread",
+    "memory",
+    "ratio",
+    "shape",
+    "speedup",
+    "speedup_interval",
+    "status",
+    "value",
+    "wide",
+    "with_interval",
+]
 
 #: What is not known.
 DASH = "–"
 
+#: Stands before an interval that is wider than was asked.
+WIDE = "≈"
+WIDE_MEANING = "≈ the interval is wider than the precision asked"
+
 _SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
 
-def interval(low: float | None, high: float | None, scale: float = 1.0) -> str:
-    """`[1.20, 1.26]`, in units of `scale`; empty when unknown."""
-    if low is None or high is None:
-        return ""
-    return f"[{significant(low / scale)}, {significant(high / scale)}]"
+def implementation(row: Row) -> str:
+    """`chunked(block=256)`."""
+    return label_of(row)
+
+
+def shape(row: Row, axes: Iterable[str] = AXES) -> str:
+    """`B1-H8-L512-D64` as in case ids; of the named axes alone, `L512` or `H32kv8-Lq1-Lk512`."""
+    return shape_label(row, axes)
 
 
 def latency(row: Row) -> str:
-    """`1.23 ms [1.20, 1.26]`: the median and its 95% interval, in the median's unit."""
-    text = format_seconds(row.get("latency_median_s"))
-    scale = _SECONDS.get(text.rpartition(" ")[2], 1.0)
-    return f"{text} {interval(row.get('latency_ci_low_s'), row.get('latency_ci_high_s'), scale)}".strip()
+    """The median time of a call: `1.23 ms`."""
+    return format_seconds(row.get("latency_median_s"))
+
+
+def latency_interval(row: Row, *, mark: bool = True) -> str:
+    """The median's 95% interval, in the median's unit: `[1.21, 1.26]`; empty when unknown.
+
+    Ends that cannot be read in that unit have their own: `[385 µs, 1.24 ms]`. `mark` puts `≈` before an
+    interval that is wider than was asked.
+    """
+    median, low, high = (row.get(f"latency_{part}_s") for part in ("median", "ci_low", "ci_high"))
+    if median is None or low is None or high is None:
+        return ""
+    scale = _SECONDS[format_seconds(median).rpartition(" ")[2]]
+    if low / scale >= 0.0995 and high / scale < 999.5:
+        text = f"[{significant(low / scale)}, {significant(high / scale)}]"
+    else:
+        text = f"[{format_seconds(low)}, {format_seconds(high)}]"
+    return f"{WIDE}{text}" if mark and wide(row) else text
+
+
+def latency_spread(row: Row) -> str:
+    """Half the interval's width as a share of the median: `±2.1%`; where that says nothing, `±>100%`."""
+    median, low, high = (row.get(f"latency_{part}_s") for part in ("median", "ci_low", "ci_high"))
+    if not median or low is None or high is None:
+        return ""
+    percent = 50 * (high - low) / median
+    return f"±{significant(percent, 2) if percent <= 100 else '>100'}%"
+
+
+def wide(row: Row) -> bool:
+    """Whether the interval is wider than the precision that the scenario asked."""
+    return row.get("converged") is False
 
 
 def speedup(row: Row) -> str:
-    """`1.85× [1.80, 1.90]`: the ratio to the anchor and its 95% interval; the anchor itself is `1×`."""
-    ratio, low, high = (row.get(name) for name in ("speedup", "speedup_ci_low", "speedup_ci_high"))
-    if ratio == 1 and low in (None, 1) and high in (None, 1):
-        return "1×"
-    return f"{format_ratio(ratio)} {interval(low, high)}".strip()
+    """How many times as fast as the anchor: `1.85×`; the anchor itself is `1×`."""
+    return "1×" if _is_anchor(row) else format_ratio(row.get("speedup"))
+
+
+def speedup_interval(row: Row) -> str:
+    """The 95% interval of the speed-up: `[1.80, 1.90]`; empty when unknown and for the anchor."""
+    low, high = row.get("speedup_ci_low"), row.get("speedup_ci_high")
+    if low is None or high is None or _is_anchor(row):
+        return ""
+    return f"[{significant(low)}, {significant(high)}]"
+
+
+def _is_anchor(row: Row) -> bool:
+    return row.get("speedup") == 1 and all(
+        row.get(f"speedup_ci_{end}") in (None, 1) for end in ("low", "high")
+    )
+
+
+def with_interval(text: str, interval: str) -> str:
+    """Both in one line: `1.23 ms [1.21, 1.26]`."""
+    return f"{text} {interval}".rstrip()
 
 
 def memory(row: Row) -> str:
@@ -44,12 +120,14 @@ def memory(row: Row) -> str:
 
 
 def error(row: Row) -> str:
-    """`3.1e-07 (0.21)`: relative L2 error, and the larger error as a share of its bound, times 2."""
-    relative, ratio = row.get("error_rel_l2"), row.get("error_ratio")
-    if relative is None and ratio is None:
-        return DASH
-    text = DASH if relative is None else _error_figure(relative)
-    return text if ratio is None else f"{text} ({significant(ratio, 2)})"
+    """The error relative to the reference in the L2 norm: `3.1e-07`."""
+    return value("error_rel_l2", row.get("error_rel_l2"))
+
+
+def ratio(row: Row) -> str:
+    """The larger error as a share of its bound, times 2: up to 2 passes. `0.21`."""
+    figure = row.get("error_ratio")
+    return DASH if figure is None else significant(figure, 2)
 
 
 def _error_figure(figure: float) -> str:
@@ -69,18 +147,17 @@ def status(row: Row) -> str:
 
 
 def cells(row: Row) -> dict[str, str]:
-    """One line of the result table, column by column, of a row that `attnbench.plots.rows.rows_of` gave."""
+    """One line of a result table, column by column."""
+    plain = {name: clean(row.get(name) or DASH) for name in ("mask", "dtype", "pass", "device", "inputs")}
     return {
-        "implementation": row["label"],
-        "shape": shape_label(row),
-        "mask": clean(row.get("mask") or DASH),
-        "dtype": clean(row.get("dtype") or DASH),
-        "pass": clean(row.get("pass") or DASH),
-        "device": clean(row.get("device") or DASH),
-        "latency": latency(row),
-        "speedup": speedup(row),
+        "implementation": implementation(row),
+        "shape": shape(row),
+        **plain,
+        "latency": with_interval(latency(row), latency_interval(row)),
+        "speedup": with_interval(speedup(row), speedup_interval(row)),
         "memory": memory(row),
         "error": error(row),
+        "ratio": ratio(row),
         "status": status(row),
     }
 

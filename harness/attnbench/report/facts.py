@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from attnbench.plots.rows import Row, clean
+from attnbench.units import format_bytes
 
-__all__ = ["Fact", "Run", "environment", "runs_of", "scenario_texts"]
+__all__ = ["Fact", "Run", "environment", "precisions", "runs_of", "scenario_texts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run in short: `machines` are the names of the devices that it measured on."""
+    """A run in short: `machine` is what it was measured on, `software` the libraries that measured."""
 
     name: str
     started_at: str
     command: str
-    machines: tuple[str, ...]
+    machine: str
+    software: str
     cases: int
 
 
@@ -47,18 +50,56 @@ def runs_of(rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[R
     runs = []
     for name, header in zip(_names(rows, headers), headers, strict=True):
         own = [row for row in rows if row.get("run_id") == name] if len(headers) > 1 else rows
-        machines = dict.fromkeys(clean(row["device_name"]) for row in own if row.get("device_name"))
         command = header.get("command") or ""
         runs.append(
             Run(
                 name=clean(name),
                 started_at=clean(header.get("started_at") or "unknown"),
                 command=clean(command if isinstance(command, str) else " ".join(map(str, command))),
-                machines=tuple(machines),
+                machine=_machine(header.get("environment") or {}, own),
+                software=_software(header.get("environment") or {}),
                 cases=len(own),
             )
         )
     return runs
+
+
+def _machine(environment: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """`AMD EPYC, 2 cores, 23.5 GiB; 4 × NVIDIA H200`: what the header tells, otherwise the rows' devices."""
+    host = [clean(environment["cpu"])] if isinstance(environment.get("cpu"), str) else []
+    cores, usable = environment.get("cores_physical"), environment.get("cores_usable")
+    if isinstance(cores, int):
+        host.append(f"{cores} core{'' if cores == 1 else 's'}")
+    if isinstance(usable, int) and usable != cores:
+        host.append(f"{usable} hardware thread{'' if usable == 1 else 's'} to use")
+    if isinstance(environment.get("memory_bytes"), int):
+        host.append(format_bytes(environment["memory_bytes"]))
+    kinds = environment.get("devices")
+    names = Counter(
+        clean(device["name"])
+        for kind, found in (kinds.items() if isinstance(kinds, Mapping) else ())
+        if kind != "cpu" and isinstance(found, Sequence)
+        for device in found
+        if isinstance(device, Mapping) and device.get("name")
+    )
+    others = [name if number == 1 else f"{number} × {name}" for name, number in names.items()]
+    if host or others:
+        return "; ".join([", ".join(host), *others] if host else others)
+    return (
+        ", ".join(dict.fromkeys(clean(row["device_name"]) for row in rows if row.get("device_name")))
+        or "unknown"
+    )
+
+
+def _software(environment: Mapping[str, Any]) -> str:
+    """`Python 3.11.7, torch 2.13.0, numpy 2.4.6, 2 threads`; empty where nothing is known."""
+    libraries, threads = environment.get("libraries"), environment.get("threads")
+    parts = [f"Python {clean(environment['python'])}"] if environment.get("python") else []
+    if isinstance(libraries, Mapping):
+        parts += [f"{clean(name)} {clean(version)}" for name, version in libraries.items() if version]
+    if isinstance(threads, int):
+        parts.append(f"{threads} thread{'' if threads == 1 else 's'}")
+    return ", ".join(parts)
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
@@ -75,6 +116,8 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
         yield clean(name), "–"
     elif isinstance(value, bool):
         yield clean(name), "yes" if value else "no"
+    elif name.endswith("_bytes") and isinstance(value, int):
+        yield clean(name), format_bytes(value)
     else:
         yield clean(name), clean(value)
 
@@ -108,3 +151,23 @@ def scenario_texts(headers: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]
             text = "\n".join(line[: len(line) - len(line.lstrip(" "))] + clean(line) for line in lines)
             found[clean(scenario.get("name") or "scenario"), text] = None
     return list(found)
+
+
+def precisions(headers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The precision that each scenario asked for, by its name; without those that cannot be told.
+
+    Those are scenarios of an earlier version, and names under which two runs asked for different ones.
+    """
+    from attnbench.errors import AttnbenchError
+    from attnbench.scenario import parse
+
+    asked: dict[str, set[float]] = {}
+    for header in headers:
+        for each in header.get("scenarios") or ():
+            options = {name: each.get(name) or () for name in ("sets", "implementations", "devices")}
+            try:
+                scenario = parse(str(each.get("text") or ""), str(each.get("path") or "scenario"), **options)
+            except AttnbenchError:
+                continue
+            asked.setdefault(scenario.name, set()).add(float(scenario.measure.precision))
+    return {name: next(iter(found)) for name, found in asked.items() if len(found) == 1}

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from attnbench.plots.plot import listed
 from attnbench.plots.rows import (
@@ -31,6 +32,7 @@ from attnbench.plots.rows import (
     series,
     shorten,
     sweeps,
+    usual,
     varying,
     workload_label,
 )
@@ -40,10 +42,13 @@ from attnbench.units import format_bytes, format_ratio, significant
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Finding", "distinct", "findings", "growth"]
+__all__ = ["Finding", "distinct", "findings", "growth", "same_kernel"]
 
 #: With no more workloads than this, each is told on its own.
 _FEW = 3
+
+#: A finding that lists things stops about here, in characters, and counts the rest.
+_LONG = 280
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """The fastest of a block, and those that cannot be told apart from it."""
+    """The fastest of a block, and those that cannot be told apart from it; one row for each kernel."""
 
     best: Row
     tied: tuple[Row, ...]
@@ -76,13 +81,28 @@ def distinct(a: Row, b: Row) -> bool:
     return False
 
 
+def same_kernel(a: Row, b: Row) -> bool:
+    """Whether two rows of one block ran the same kernel, as far as the library said which ran."""
+    return a.get("resolved_backend") is not None and all(
+        a.get(name) == b.get(name) for name in ("framework", "resolved_backend", "options")
+    )
+
+
 def _judge(block: Sequence[Row]) -> _Verdict | None:
-    entrants = sorted(filter(can_win, block), key=lambda row: float(row["latency_median_s"]))
+    entrants = [row for row in block if can_win(row)]
     if not entrants:
         return None
-    best = entrants[0]
-    tied = tuple(row for row in entrants[1:] if not distinct(best, row))
-    return _Verdict(best, tied, anchor_of(block), alone=len(entrants) == 1)
+    fastest = min(entrants, key=lambda row: float(row["latency_median_s"]))
+    # Of those that ran one kernel the first is named, whichever chance made the faster.
+    first = [next(other for other in entrants if other is row or same_kernel(other, row)) for row in entrants]
+    best = next(named for row, named in zip(entrants, first, strict=True) if row is fastest)
+    tied = {
+        named["label"]: named
+        for row, named in zip(entrants, first, strict=True)
+        if named is not best and not (distinct(fastest, row) and distinct(best, row))
+    }
+    alone = all(named is best for named in first)
+    return _Verdict(best, tuple(tied.values()), anchor_of(block), alone)
 
 
 def _count(number: int, what: str) -> str:
@@ -91,20 +111,21 @@ def _count(number: int, what: str) -> str:
 
 def _ahead(verdict: _Verdict) -> str:
     """`1.23 ms [1.20, 1.26], 1.85× [1.80, 1.90] over naive`."""
-    text = cells.latency(verdict.best)
+    text = cells.with_interval(cells.latency(verdict.best), cells.latency_interval(verdict.best, mark=False))
     anchor = verdict.anchor
     if anchor is not None and anchor is not verdict.best and verdict.best.get("speedup") is not None:
-        text += f", {cells.speedup(verdict.best)} over {anchor['label']}"
+        lead = cells.with_interval(cells.speedup(verdict.best), cells.speedup_interval(verdict.best))
+        text += f", {lead} over {anchor['label']}"
     return text
 
 
-def _fastest(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Finding]:
+def _fastest(verdicts: Sequence[_Verdict], known: Mapping[str, Any]) -> Iterable[Finding]:
     clear = [verdict for verdict in verdicts if not verdict.tied and not verdict.alone]
     if not clear:
         return
     if len(verdicts) <= _FEW:
         parts = [
-            f"{verdict.best['label']} is the fastest at {workload_label(verdict.best, names)}: "
+            f"{verdict.best['label']} is the fastest at {workload_label(verdict.best, known)}: "
             f"{_ahead(verdict)}."
             for verdict in clear
         ]
@@ -121,26 +142,56 @@ def _fastest(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Fin
     ]
     if over:
         top = max(over, key=lambda verdict: float(verdict.best["speedup"]))
-        text += f" The widest lead: {top.best['label']} at {workload_label(top.best, names)}, {_ahead(top)}."
+        text += f" The widest lead: {top.best['label']} at {workload_label(top.best, known)}, {_ahead(top)}."
     yield Finding("fastest", text)
 
 
-def _ties(verdicts: Sequence[_Verdict], names: Sequence[str]) -> Iterable[Finding]:
-    groups: dict[tuple[str, ...], list[Row]] = {}
+def _kernels(rows: Sequence[Row]) -> Iterable[Finding]:
+    """Who ran the same kernel as another: they are one competitor, not two that tie."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for block in blocks(filter(measured, rows)):
+        for index, row in enumerate(block):
+            first = next((other for other in block[:index] if same_kernel(other, row)), None)
+            if first is not None:
+                counts[first["label"], row["label"], clean(row["resolved_backend"])] += 1
+    if counts:
+        parts = [
+            f"{first} and {other} both ran {kernel} in {_count(number, 'workload')}"
+            for (first, other, kernel), number in counts.most_common(3)
+        ]
+        more = f"; and {len(counts) - 3} more pairs" if len(counts) > 3 else ""
+        yield Finding("kernels", f"One kernel under two names, counted as one: {'; '.join(parts)}{more}.")
+
+
+def _ties(verdicts: Sequence[_Verdict], known: Mapping[str, Any]) -> Iterable[Finding]:
+    groups: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
         if verdict.tied:
             together = tuple(sorted([verdict.best["label"], *(row["label"] for row in verdict.tied)]))
-            groups.setdefault(together, []).append(verdict.best)
-    parts = []
-    for together, where in sorted(groups.items(), key=lambda item: -len(item[1]))[:4]:
-        places = "; ".join(workload_label(row, names) for row in where[:3])
-        places += f"; and {len(where) - 3} more" if len(where) > 3 else ""
-        parts.append(f"{listed(together)} cannot be told apart as the fastest at {places}.")
-    rest = len(groups) - len(parts)
-    if rest > 0:
-        parts.append(f"So it is with {rest} further sets of implementations.")
-    if parts:
-        yield Finding("tied", " ".join(parts))
+            groups.setdefault(together, []).append(workload_label(verdict.best, known))
+    if not groups:
+        return
+    number = sum(map(len, groups.values()))
+    start = (
+        "The fastest cannot be told apart"
+        if number == len(verdicts)
+        else f"In {number} of {len(verdicts)} workloads the fastest cannot be told apart"
+    )
+    parts = [
+        f"{listed(together, 4)} at {_places(places)}"
+        for together, places in sorted(groups.items(), key=lambda item: -len(item[1]))
+    ]
+    shown = 1
+    while shown < len(parts) and len("; ".join(parts[: shown + 1])) < _LONG - len(start):
+        shown += 1
+    if shown < len(parts):
+        parts = [*parts[:shown], f"and {_count(len(parts) - shown, 'other set')}"]
+    yield Finding("tied", f"{start}: {'; '.join(parts)}.")
+
+
+def _places(places: Sequence[str]) -> str:
+    """`L128, causal and L256, causal`; many are counted, after the first."""
+    return f"{places[0]} and {len(places) - 1} more" if len(places) > 2 else " and at ".join(places)
 
 
 def _crossovers(rows: Sequence[Row]) -> Iterable[Finding]:
@@ -173,7 +224,7 @@ def _crossovers(rows: Sequence[Row]) -> Iterable[Finding]:
         yield Finding("crossover", f"The fastest changes with the length: {'; '.join(parts)}{more}.")
 
 
-def _accuracy(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
+def _accuracy(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:
     checked = [row for row in rows if row.get("accuracy") in ("pass", "fail")]
     wrong = [row for row in checked if failed_accuracy(row)]
     if wrong:
@@ -186,20 +237,20 @@ def _accuracy(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
             share = f"in {len(own)} of {_count(len(series(checked, label)), 'checked case')}"
             reason = f": {shorten(clean(worst['reason']), 140)}" if worst.get("reason") else ""
             parts.append(
-                f"{label} {share} (worst at {workload_label(worst, names)}, error ratio {measure}{reason})"
+                f"{label} {share} (worst at {workload_label(worst, known)}, error ratio {measure}{reason})"
             )
         more = f"; and {len(labels(wrong)) - 4} more" if len(labels(wrong)) > 4 else ""
         text = f"Wrong results, which can win nothing: {'; '.join(parts)}{more}."
         yield Finding("accuracy", text, serious=True)
     elif checked:
-        known = [row for row in checked if row.get("error_ratio") is not None]
+        judged = [row for row in checked if row.get("error_ratio") is not None]
         who = "The one case" if len(checked) == 1 else f"All {len(checked)} cases"
         text = f"{who} checked for accuracy passed"
-        if known:
-            worst = max(known, key=lambda row: float(row["error_ratio"]))
+        if judged:
+            worst = max(judged, key=lambda row: float(row["error_ratio"]))
             text += (
                 f"; the largest error ratio is {significant(worst['error_ratio'], 2)} of the 2 allowed "
-                f"({worst['label']} at {workload_label(worst, names)})"
+                f"({worst['label']} at {workload_label(worst, known)})"
             )
         yield Finding("accuracy", f"{text}.")
     unchecked = [row for row in rows if measured(row) and row.get("accuracy") not in ("pass", "fail")]
@@ -221,7 +272,7 @@ def _failures(rows: Sequence[Row]) -> Iterable[Finding]:
     yield Finding("failures", text, serious=grave)
 
 
-def _leanest(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
+def _leanest(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:
     """Who needs the least memory; equal to within 1% counts as equal."""
     wins: Counter[str] = Counter()
     judged = 0
@@ -246,7 +297,7 @@ def _leanest(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
     text = f"Least peak memory, of {_count(judged, 'workload')}: {counted}. " if judged > 1 else ""
     yield Finding(
         "memory",
-        f"{text}At {workload_label(least, names)} {least['label']} needs "
+        f"{text}At {workload_label(least, known)} {least['label']} needs "
         f"{format_bytes(least['peak_alloc_bytes'])}, "
         f"{most['label']} {format_bytes(most['peak_alloc_bytes'])} ({format_ratio(factor)}).",
     )
@@ -293,7 +344,7 @@ def _growth(rows: Sequence[Row]) -> Iterable[Finding]:
         yield Finding("growth", text)
 
 
-def _cautions(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
+def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str, float]) -> Iterable[Finding]:
     sampled = [row for row in rows if measured(row)]
     parts = []
     flagged = [row for row in sampled if flag_text(row)]
@@ -301,15 +352,12 @@ def _cautions(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
         first = flagged[0]
         parts.append(
             f"{_count(len(flagged), 'measurement')} flagged as not to be trusted and can win nothing "
-            f"({first['label']} at {workload_label(first, names)}: {shorten(flag_text(first) or '', 100)}"
+            f"({first['label']} at {workload_label(first, known)}: {shorten(flag_text(first) or '', 100)}"
             f"{'; …' if len(flagged) > 1 else ''})."
         )
     wide = [row for row in sampled if row.get("converged") is False]
     if wide:
-        parts.append(
-            f"The 95% interval of {len(wide)} of {_count(len(sampled), 'case')} is wider than the precision "
-            "asked: a larger measure.max_seconds narrows it."
-        )
+        parts.append(_wide(wide, len(sampled), asked))
     bare = [row for row in sampled if row.get("latency_ci_low_s") is None]
     if bare:
         parts.append(f"{_count(len(bare), 'case')} of {len(sampled)} had too few samples for an interval.")
@@ -317,16 +365,40 @@ def _cautions(rows: Sequence[Row], names: Sequence[str]) -> Iterable[Finding]:
         yield Finding("caution", " ".join(parts), serious=bool(flagged))
 
 
-def findings(frame: pd.DataFrame) -> list[Finding]:
-    """What a table says, most important first; one finding of a kind, eight kinds at most.
+def _wide(wide: Sequence[Row], sampled: int, asked: Mapping[str, float]) -> str:
+    """How wide the intervals are, and what narrows them.
 
-    The kinds: fastest, tied, crossover, accuracy, failures, memory, growth, caution. Without rows, or with
-    nothing measured, it says so.
+    Between processes an interval narrows with the number of processes; more rounds in each of them steady
+    the processes' medians, but not what sets the processes apart.
+    """
+    text = f"The 95% interval of {len(wide)} of {_count(sampled, 'case')} is wider than the precision asked"
+    widths = [
+        100 * (row["latency_ci_high_s"] - row["latency_ci_low_s"]) / row["latency_median_s"]
+        for row in wide
+        if row.get("latency_ci_low_s") is not None and row.get("latency_ci_high_s") is not None
+    ]
+    if widths:
+        goals = sorted({asked[row["scenario"]] for row in wide if row.get("scenario") in asked})
+        against = f" against {' or '.join(f'{100 * goal:g}%' for goal in goals)} asked" if goals else ""
+        text += f" (median width {significant(median(widths), 2)}%{against})"
+    if all((row.get("processes") or 1) > 1 for row in wide):
+        remedy = "a larger measure.processes narrows it; raise measure.max_seconds alike, which they share"
+    else:
+        remedy = "a larger measure.max_seconds narrows it"
+    return f"{text}: {remedy}."
+
+
+def findings(frame: pd.DataFrame, asked: Mapping[str, float] | None = None) -> list[Finding]:
+    """What a table says, most important first; one finding of a kind, nine kinds at most.
+
+    The kinds: fastest, kernels, tied, crossover, accuracy, failures, memory, growth, caution. Without rows,
+    or with nothing measured, it says so. Workloads are told by what is not usual among them (see
+    `attnbench.plots.rows.usual`). `asked` is the precision that each scenario asked for, where that is known.
     """
     rows = [{**row, "label": shorten(row["label"], 64)} for row in rows_of(frame)]
     if not rows:
         return [Finding("nothing", "There is nothing to report: no case was recorded.", serious=True)]
-    names = varying(rows)
+    known = usual(rows)
     verdicts = [verdict for block in blocks(rows) if (verdict := _judge(block)) is not None]
     found: list[Finding] = []
     if not any(map(measured, rows)):
@@ -337,12 +409,13 @@ def findings(frame: pd.DataFrame) -> list[Finding]:
         found.append(
             Finding("nothing", "No case is both verified and trustworthy: nothing can win.", serious=True)
         )
-    found += _fastest(verdicts, names)
-    found += _ties(verdicts, names)
+    found += _fastest(verdicts, known)
+    found += _kernels(rows)
+    found += _ties(verdicts, known)
     found += _crossovers(rows)
-    found += _accuracy(rows, names)
+    found += _accuracy(rows, known)
     found += _failures(rows)
-    found += _leanest(rows, names)
+    found += _leanest(rows, known)
     found += _growth(rows)
-    found += _cautions(rows, names)
+    found += _cautions(rows, known, asked or {})
     return found

@@ -85,11 +85,12 @@ def _is_report(folder: Path) -> bool:
 
 def _fill(folder: Path, frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]]) -> None:
     from attnbench.plots import figures, png, svg
+    from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
     from attnbench.report.html import page
     from attnbench.report.markdown import summary
 
-    drawings, found = [(plot, svg(plot)) for plot in figures(frame)], findings(frame)
+    drawings, found = [(plot, svg(plot)) for plot in figures(frame)], findings(frame, precisions(headers))
     (folder / "figures").mkdir()
     for plot, document in drawings:
         (folder / "figures" / f"{plot.id}.svg").write_text(document, encoding="utf-8")

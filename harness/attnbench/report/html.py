@@ -8,9 +8,21 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, labels, measured, rows_of, shorten
+from attnbench.plots.plot import common_text
+from attnbench.plots.rows import (
+    Row,
+    blocks,
+    clean,
+    failed_accuracy,
+    flag_text,
+    labels,
+    measured,
+    rows_of,
+    shorten,
+    usual,
+)
 from attnbench.report import cells
-from attnbench.report.columns import Column, columns_for
+from attnbench.report.columns import Column, columns_for, common
 from attnbench.report.facts import environment, runs_of, scenario_texts
 from attnbench.report.findings import Finding
 from attnbench.report.inline import inline_svg
@@ -26,7 +38,21 @@ __all__ = ["GENERATOR", "page", "reasons"]
 GENERATOR = "attnbench report"
 
 #: Columns that a page offers to filter by, where they hold more than one value.
-_FILTERS = ("implementation", "mask", "dtype", "pass", "device", "status")
+_FILTERS = (
+    "run",
+    "scenario",
+    "implementation",
+    "shape",
+    "mask",
+    "dtype",
+    "pass",
+    "inputs",
+    "device",
+    "status",
+)
+
+#: Longer tables scroll in a box of their own.
+_ROWS_IN_FULL = 120
 
 
 def reasons(rows: Sequence[Row]) -> list[tuple[Row, str, str]]:
@@ -40,7 +66,7 @@ def reasons(rows: Sequence[Row]) -> list[tuple[Row, str, str]]:
     return found
 
 
-def _line(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
+def _line(row: Row, columns: Sequence[Column], before: Row | None) -> dict[str, Any]:
     state = (
         "wrong"
         if failed_accuracy(row)
@@ -52,8 +78,12 @@ def _line(row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     )
     return {
         "state": state,
+        "first": before is not None and blocks([before, row])[0] == [before],
         "reason": clean(row.get("reason") or flag_text(row) or ""),
-        "cells": [(column, column.text(row), column.sort_value(row)) for column in columns],
+        "cells": [
+            (column, column.text(row), column.detail(row) if column.detail else "", column.sort_value(row))
+            for column in columns
+        ],
     }
 
 
@@ -87,7 +117,7 @@ def page(
     }
     rows = rows_of(frame)
     columns = columns_for(rows)
-    lines = [_line(row, columns) for row in rows]
+    lines = [_line(row, columns, before) for before, row in zip([None, *rows], rows, strict=False)]
     filters = []
     for column in columns:
         values = list(dict.fromkeys(column.text(row) for row in rows))
@@ -109,6 +139,10 @@ def page(
             findings=found,
             columns=columns,
             lines=lines,
+            tall=len(lines) > _ROWS_IN_FULL,
+            common=common(rows),
+            wide=cells.WIDE_MEANING if any(map(cells.wide, rows)) else "",
+            usual=common_text(rows, usual(rows)) if rows else "",
             filters=filters,
             figures=[(plot, inline_svg(plot, document), _data(plot)) for plot, document in drawings],
             reasons=[(cells.cells(row), status, reason) for row, status, reason in reasons(rows)],

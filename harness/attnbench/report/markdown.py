@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.rows import clean, failed_accuracy, rows_of, shorten, varying
+from attnbench.plots.plot import common_text
+from attnbench.plots.rows import clean, failed_accuracy, rows_of, shorten, usual, varying
 from attnbench.report import cells
+from attnbench.report.columns import SETTINGS, common
 from attnbench.report.facts import environment, runs_of
 from attnbench.report.findings import Finding
 from attnbench.report.html import reasons
@@ -17,32 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["escape", "summary"]
 
-_HEADINGS = (
-    "implementation",
-    "shape",
-    "mask",
-    "dtype",
-    "pass",
-    "latency [95%]",
-    "speed-up [95%]",
-    "peak memory",
-    "error (ratio)",
-    "status",
-)
-_KEYS = (
-    "implementation",
-    "shape",
-    "mask",
-    "dtype",
-    "pass",
-    "latency",
-    "speedup",
-    "memory",
-    "error",
-    "status",
-)
+#: Columns always shown, with their headings; the settings that differ stand after the shape.
+_FIGURES = {
+    "latency": "latency [95%]",
+    "speedup": "speed-up [95%]",
+    "memory": "memory",
+    "error": "error",
+    "ratio": "ratio",
+    "status": "status",
+}
+
+#: A longer table is folded, so that findings and failures stay in sight.
+_ROWS_IN_SIGHT = 30
+
 # Underscores inside a word and brackets around an interval are no markup, and read better bare.
-_SPECIAL = re.compile(r"[\\`*#|~$]|(?<!\w)_|_(?!\w)|\[(?![-0-9.,e+ ]+\](?!\())")
+_SPECIAL = re.compile(r"[\\`*#|~$]|(?<!\w)_|_(?!\w)|\[(?![0-9][-0-9.,e+ µnms]*\](?!\())")
 
 
 def escape(text: str) -> str:
@@ -65,29 +56,45 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]
     ]
 
 
+def _folded(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
 def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Sequence[Finding]) -> str:
     """The whole of summary.md."""
     rows = rows_of(frame)
     runs = runs_of(rows, headers)
     lines = [f"# attnbench: {escape(', '.join(run.name for run in runs))}", ""]
     for run in runs:
-        machines = ", ".join(run.machines) or "nothing was measured"
+        what = f"{run.machine}; {run.software}" if run.software else run.machine
         lines.append(
-            f"- {escape(run.name)}: {escape(machines)}; started {escape(run.started_at)}; cases: {run.cases}"
+            f"- {escape(run.name)}: {escape(what)}; started {escape(run.started_at)}; cases: {run.cases}"
         )
-    lines += ["", "## Findings", "", *(f"- {escape(finding.text)}" for finding in found)]
+    lines += ["", "## Findings", ""]
+    told = common_text(rows, usual(rows)) if rows else ""
+    lines += [escape(told), ""] if told else []
+    lines += [f"- {escape(finding.text)}" for finding in found]
 
-    names = [name for name in ("run_id", "scenario", "device") if name in varying(rows)]
+    names = [name for name in SETTINGS if name in varying(rows)]
+    headings = ["implementation", "shape", *(SETTINGS[name].heading for name in names), *_FIGURES.values()]
     table = []
     for row in rows:
         cell = cells.cells(row)
-        line = [escape(clean(row.get(name) or cells.DASH)) for name in names]
-        line += [escape(cell[key]) for key in _KEYS]
+        line = [escape(cell["implementation"]), escape(cell["shape"])]
+        line += [escape(clean(row.get(name) or cells.DASH)) for name in names]
+        line += [escape(cell[key]) for key in _FIGURES]
         if failed_accuracy(row):
             line = [f"~~{text}~~" if text != cells.DASH else text for text in line[:-1]] + [f"**{line[-1]}**"]
         table.append(line)
     lines += ["", "## Results", ""]
-    lines += _table([*names, *_HEADINGS], table) if table else ["No case was recorded."]
+    notes = [common(rows), f"{cells.WIDE_MEANING}." if any(map(cells.wide, rows)) else ""]
+    lines += [escape(" ".join(filter(None, notes))), ""] if any(notes) else []
+    if not table:
+        lines += ["No case was recorded."]
+    elif len(table) <= _ROWS_IN_SIGHT:
+        lines += _table(headings, table)
+    else:
+        lines += _folded(f"{len(table)} cases", _table(headings, table))
 
     doubts = reasons(rows)
     if doubts:
@@ -100,10 +107,8 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
 
     facts = environment(headers)
     if facts:
-        lines += ["", "<details><summary>Environment</summary>", ""]
-        lines += _table(
-            ["what", *(escape(run.name) for run in runs)],
-            [[escape(fact.name), *(escape(shorten(value, 200)) for value in fact.values)] for fact in facts],
-        )
-        lines += ["", "</details>"]
+        known = [
+            [escape(fact.name), *(escape(shorten(value, 200)) for value in fact.values)] for fact in facts
+        ]
+        lines += ["", *_folded("Environment", _table(["what", *(escape(run.name) for run in runs)], known))]
     return "\n".join(lines) + "\n"

@@ -89,7 +89,7 @@ def drawn(rows: list[dict[str, Any]], width: int, *, color: bool = False) -> str
 def test_wide_table_says_all_of_a_case_in_one_line() -> None:
     text = drawn(ROWS, 200)
     line = next(line for line in text.splitlines() if "naive" in line)
-    for part in ("B1-H8-L512-D64", "none", "1.23 ms", "[1.21, 1.26] ms", "1.85×", "3.00 MiB", "1.2e-06"):
+    for part in ("B1-H8-L512-D64", "none", "1.23 ms", "[1.21, 1.26]", "1.85×", "3.00 MiB", "1.2e-06"):
         assert part in line
     assert re.search(r"0\.31\s+ok", line)
     assert "all cases: B1-H8-D64 · quick · cpu · float32 · forward · normal" in text
@@ -121,6 +121,15 @@ def test_narrow_tables_lose_the_least_telling_first() -> None:
     for header in ("implementation", "latency", "speed-up", "memory", "ratio", "status"):
         assert header in narrow
     assert "L2048 · causal" in narrow
+
+
+def test_intervals_wider_than_asked_are_marked_and_explained() -> None:
+    wide = row(converged=False, latency_ci_high_s=1.26)
+    assert "≈[1.21 ms, 1.26 s]" in drawn([row(), wide], 200)
+    assert drawn([row(), wide], 200).rstrip().endswith("≈ the interval is wider than the precision asked")
+    assert "≈" not in drawn([row()], 200)
+    assert "≈" not in drawn([row(), wide], 80)  # there the width itself is shown
+    assert "±>100%" in drawn([row(), wide], 80)
 
 
 def test_sweeps_of_many_axes_fit_eighty_columns() -> None:
@@ -189,24 +198,6 @@ def test_columns_bound_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_rows_are_said() -> None:
     assert drawn([], 80) == "No case was measured.\n"
-
-
-def test_interval_and_units() -> None:
-    assert cells.interval(row()) == "[1.21, 1.26] ms"
-    assert cells.interval(row(latency_ci_low_s=0.9e-3)) == "[900 µs, 1.26 ms]"
-    assert cells.interval(row(latency_ci_low_s=None)) == "–"
-    assert cells.latency_and_interval(row()) == "1.23 ms ±2.0%"
-    assert cells.latency_and_interval(row(latency_ci_high_s=1.0)) == "1.23 ms ±>100%"
-    assert cells.latency_and_interval(row(latency_ci_low_s=None)) == "1.23 ms"
-    assert cells.memory(row(peak_alloc_bytes=None)) == "–"
-    assert cells.speedup(row(speedup=None)) == "–"
-
-
-def test_shapes_read_as_in_case_ids() -> None:
-    assert cells.shape(row()) == "B1-H8-L512-D64"
-    grouped = row(heads=32, kv_heads=8, q_len=1)
-    assert cells.shape(grouped) == "B1-H32kv8-Lq1-Lk512-D64"
-    assert cells.shape_part(grouped, ["kv_len"]) == "Lq1-Lk512"
 
 
 @pytest.mark.parametrize(

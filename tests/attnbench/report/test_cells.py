@@ -27,11 +27,11 @@ def test_a_row_reads_with_units_and_intervals() -> None:
         q_len=1,
     )
     assert text["implementation"] == "chunked(block=256,fast=true)"
-    assert text["shape"] == "B1 H32kv8 Lq1 Lk512 D64"
+    assert text["shape"] == "B1-H32kv8-Lq1-Lk512-D64"
     assert text["latency"] == "1.23 ms [1.22, 1.25]"
     assert text["speedup"] == "1.85× [1.80, 1.90]"
     assert text["memory"] == "3.00 MiB"
-    assert text["error"] == "3.0e-07 (0.21)"
+    assert (text["error"], text["ratio"]) == ("3.0e-07", "0.21")
     assert text["status"] == "ok"
 
 
@@ -42,6 +42,45 @@ def test_the_anchor_and_the_unknown() -> None:
     failed = line(status="oom", reason="too large")
     assert failed["status"] == "oom"
     assert failed["latency"] == failed["memory"] == failed["error"] == failed["speedup"] == "–"
+
+
+@pytest.mark.parametrize(
+    ("median", "low", "high", "expected"),
+    [
+        (1.234e-3, 1.21e-3, 1.26e-3, "[1.21, 1.26]"),
+        (1.234e-3, 0.568e-3, 3.73e-3, "[0.568, 3.73]"),
+        (605e-6, 385e-6, 1238e-6, "[385 µs, 1.24 ms]"),
+        (605e-6, 385e-6, 999.4e-6, "[385, 999]"),
+        (783e-6, 282e-6, 19.838e-3, "[282 µs, 19.8 ms]"),
+        (1.2, 20e-3, 70.0, "[20.0 ms, 70.0 s]"),
+        (1.2, None, None, ""),
+    ],
+)
+def test_intervals_have_three_digits_and_a_unit_that_fits(
+    median: float, low: float, high: float, expected: str
+) -> None:
+    (found,) = rows_of(frame(row(latency_median_s=median, latency_ci_low_s=low, latency_ci_high_s=high)))
+    assert cells.latency_interval(found) == expected
+
+
+def test_wide_intervals_are_marked_but_their_status_is_ok() -> None:
+    text = line(converged=False)
+    assert text["latency"] == "1.00 ms ≈[0.990, 1.01]"
+    assert text["status"] == "ok"
+
+
+def test_spread_is_half_the_width() -> None:
+    (found,) = rows_of(frame(row(spread=0.021)))
+    assert cells.latency_spread(found) == "±2.1%"
+    assert cells.latency_spread({**found, "latency_ci_high_s": 1.0}) == "±>100%"
+    assert cells.latency_spread({**found, "latency_ci_low_s": None}) == ""
+
+
+def test_shapes_read_as_in_case_ids() -> None:
+    (grouped,) = rows_of(frame(row(heads=32, kv_heads=8, q_len=1)))
+    assert cells.shape(grouped) == "B1-H32kv8-Lq1-Lk512-D64"
+    assert cells.shape(grouped, ["kv_len"]) == "Lq1-Lk512"
+    assert cells.shape(grouped, ["batch", "head_dim"]) == "B1-D64"
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,56 @@ def test_a_fastest_anchor_has_no_lead_over_itself() -> None:
 
 def test_overlapping_intervals_are_no_victory() -> None:
     found = said(row("a", latency=1.00e-3), row("b", latency=1.01e-3), row("c", latency=2e-3))
-    assert found["tied"] == "a and b cannot be told apart as the fastest at L512."
+    assert found["tied"] == "The fastest cannot be told apart: a and b at L512."
     assert "fastest" not in found
+
+
+def test_ties_are_grouped_and_short() -> None:
+    names = [f"implementation_{number}" for number in range(4)]
+    rows = [
+        row(name, length, mask=mask, latency=1e-3 if index in (number % 3, 3) else 9e-3)
+        for number, (length, mask) in enumerate(
+            (n, m) for n in range(100, 900, 50) for m in ("none", "causal")
+        )
+        for index, name in enumerate(names)
+    ]
+    text = said(*rows)["tied"]
+    assert text.startswith(
+        "The fastest cannot be told apart: implementation_0 and implementation_3 at L100, no"
+    )
+    assert "L100, no mask and 10 more" in text
+    assert len(text) <= 300
+    assert (
+        "told apart: a and b at L128 and at L256."
+        in said(*(row(name, length) for length in (128, 256) for name in ("a", "b")))["tied"]
+    )
+
+
+def test_one_kernel_under_two_names_is_one_competitor() -> None:
+    flash = {"resolved_backend": "flash_attention"}
+    rows = [
+        row("naive", latency=2e-3),
+        row("sdpa", latency=1.01e-3, **flash),
+        row("sdpa_flash", latency=1e-3, **flash),
+    ]
+    found = said(*rows)
+    assert found["fastest"].startswith("sdpa is the fastest at L512: 1.01 ms")
+    assert "tied" not in found
+    assert found["kernels"] == (
+        "One kernel under two names, counted as one: "
+        "sdpa and sdpa_flash both ran flash_attention in 1 workload."
+    )
+    assert "tied" in said(*rows[:2], {**rows[2], "resolved_backend": "math"})
+    assert "tied" in said(*rows[:2], {**rows[2], "options": "block=64"})
+    assert "fastest" not in said(*rows[1:])  # alone, whatever its names
+
+
+def test_workloads_are_told_by_what_is_unusual() -> None:
+    times = (("naive", 2e-3), ("sdpa", 1e-3))
+    rows = [row(name, n, t) for n in (128, 256, 512) for name, t in times]
+    odd = [row("naive", 512, 2e-3, dtype="float64"), row("sdpa", 512, 5e-4, dtype="float64")]
+    assert "sdpa at L512, float64, " in said(*rows, *odd)["fastest"]
+    assert "at L512:" in said(*rows)["fastest"]
 
 
 def test_paired_intervals_tell_apart_what_latencies_do_not() -> None:
@@ -124,7 +172,13 @@ def test_no_power_is_claimed_where_none_fits() -> None:
 
 def test_intervals_wider_than_asked_are_admitted() -> None:
     found = said(row("a", converged=False), row("b", latency=3e-3), row("c", latency=4e-3))
-    assert "The 95% interval of 1 of 3 cases is wider than the precision asked" in found["caution"]
+    assert found["caution"] == (
+        "The 95% interval of 1 of 3 cases is wider than the precision asked (median width 2.0%): "
+        "a larger measure.processes narrows it; raise measure.max_seconds alike, which they share."
+    )
+    alone = row(converged=False, processes=1, spread=0.1)
+    (caution,) = [f for f in findings(frame(alone), {"made": 0.02}) if f.kind == "caution"]
+    assert "(median width 20% against 2% asked): a larger measure.max_seconds narrows it." in caution.text
 
 
 def test_flagged_rows_are_a_caution() -> None:

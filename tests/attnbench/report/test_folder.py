@@ -16,7 +16,8 @@ import pytest
 
 from attnbench import report, table
 from attnbench.errors import UsageError
-from attnbench.report import folder
+from attnbench.plots.rows import rows_of
+from attnbench.report import facts, folder
 from builders import make_header, make_records
 from frames import HEADER, frame, realistic, row
 
@@ -137,7 +138,10 @@ def test_inline_figures_follow_the_theme_and_files_do_not(written: Path) -> None
 
 def test_the_table_can_be_sorted_and_filtered(page: Page) -> None:
     keys = [head.get("data-key") for head in page.all("th") if head.get("data-key")]
-    assert keys[:6] == ["implementation", "shape", "mask", "dtype", "pass", "status"]
+    assert keys[:5] == ["implementation", "shape", "mask", "dtype", "pass"]
+    assert keys[5:11] == ["latency", "speedup", "memory", "error", "ratio", "status"]
+    more = [head.get("data-key") for head in page.all("th") if head.get("class") == "more"]
+    assert more == keys[11:] == ["resident", "rate", "first", "samples"]
     values = [cell["data-v"] for cell in page.all("td") if "data-v" in cell]
     assert len(values) > 500
     assert all(value == "" or float(str(value)) >= 0 for value in values)
@@ -149,7 +153,7 @@ def test_the_table_can_be_sorted_and_filtered(page: Page) -> None:
 def test_every_failure_is_there_with_its_reason(page: Page) -> None:
     for reason in ("can't allocate 512 MiB", "SIGSEGV", "max|err| 0.31", "does not declare bfloat16"):
         assert reason in page.text
-    states = [attributes.get("class") for attributes in page.all("tr")]
+    states = [state for line in page.all("tr") for state in str(line.get("class")).split()]
     assert states.count("wrong") == 1
     assert states.count("flagged") == 1
     assert states.count("failed") == 4
@@ -161,6 +165,42 @@ def test_every_section_is_there(page: Page) -> None:
     assert page.text.count("Data behind this figure") == 6
     assert "Imaginary 9000" in page.text
     assert "libraries.torch" in page.text
+
+
+def test_the_machine_is_told_from_the_header(written: Path, page: Page) -> None:
+    machine = "Imaginary 9000, 2 cores, 4 hardware threads to use, 8.00 GiB; 2 × G1"
+    software = "Python 3.12.1, torch 2.13.0, numpy 2.4.0, 2 threads"
+    assert machine in page.text
+    assert software in page.text
+    assert f"{machine}; {software}; started" in (written.parent / "summary.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("environment", [{}, {"cpu": None, "devices": {"cuda": None}, "libraries": None}])
+def test_a_header_that_knows_no_machine_leaves_it_to_the_rows(environment: dict[str, Any]) -> None:
+    header = {**HEADER, "environment": environment}
+    (run,) = facts.runs_of(rows_of(frame(row())), [header])
+    assert (run.machine, run.software) == ("Imaginary 9000", "")
+    (run,) = facts.runs_of([], [header])
+    assert run.machine == "unknown"
+
+
+def test_the_precision_asked_is_read_from_the_scenarios() -> None:
+    text = (
+        "name: made\noperation: attention\nimplementations: [naive]\nanchor: naive\n"
+        "matrix: {heads: 1, head_dim: 8, seq_len: 8}\nmeasure: {precision: 0.05}\n"
+    )
+    plain = {"name": "made", "text": text, "sets": [], "implementations": [], "devices": []}
+    finer = {**plain, "sets": ["measure.precision=0.01"]}
+    assert facts.precisions([{"scenarios": [plain]}]) == {"made": 0.05}
+    assert facts.precisions([{"scenarios": [finer]}]) == {"made": 0.01}
+    assert facts.precisions([{"scenarios": [plain]}, {"scenarios": [finer]}]) == {}
+    assert facts.precisions([HEADER, {}]) == {}
+
+
+def test_what_does_not_vary_is_told_once(tmp_path: Path) -> None:
+    parsed = Page(small(tmp_path / "out").read_text(encoding="utf-8"))
+    assert "All cases: cpu, attention, no mask, float32, forward, normal inputs." in parsed.text
+    assert not {"mask", "dtype", "pass", "device"} & {head.get("data-key") for head in parsed.all("th")}
 
 
 def test_text_from_outside_is_escaped(tmp_path: Path) -> None:
@@ -196,7 +236,7 @@ def test_the_summarys_tables_hold_together(tmp_path: Path) -> None:
     results = summary[summary.index("## Results") : summary.index("## Failures")]
     lines = [line for line in results.splitlines() if line.startswith("|")]
     assert len(lines) == 4
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {11}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
     assert "~~" in lines[-1]
     assert "**wrong**" in lines[-1]
     assert "@someone" not in summary
@@ -222,7 +262,7 @@ def test_one_row_is_a_report(tmp_path: Path) -> None:
 
 def test_what_differs_between_runs_comes_first(tmp_path: Path) -> None:
     rows = [row(length=n, run_id=run) for run in ("one", "two") for n in (128, 256)]
-    environment = {"cpu": {"model": "same"}, "malloc": "pinned"}
+    environment = {"cpu": "same", "libraries": {"torch": "2.13.0"}, "malloc": "pinned"}
     headers = [
         {**HEADER, "environment": environment},
         {**HEADER, "environment": {**environment, "malloc": "default"}},
@@ -230,7 +270,7 @@ def test_what_differs_between_runs_comes_first(tmp_path: Path) -> None:
     index = report.write(frame(*rows), headers, tmp_path / "out")
     text = index.read_text(encoding="utf-8")
     section = text[text.index('id="environment"') :]
-    assert section.index("malloc") < section.index("cpu.model")
+    assert section.index("malloc") < section.index("libraries.torch")
     assert 'class="differs"' in section
     assert {"run", "implementation"} <= {head.get("data-key") for head in Page(text).all("th")}
 

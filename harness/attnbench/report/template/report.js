@@ -4,6 +4,7 @@
   const form = document.querySelector("form.filters");
   if (!table || !form) return;
   const body = table.tBodies[0];
+  const region = table.parentElement;
   const heads = [...table.tHead.rows[0].cells];
   const original = [...body.rows];
   const collator = new Intl.Collator("en", { numeric: true });
@@ -28,6 +29,7 @@
       });
     }
     heads.forEach((head, index) => head.setAttribute("aria-sort", index === column ? direction : "none"));
+    region.classList.toggle("sorted", direction !== "none"); // workloads stand together no longer
     body.append(...rows);
   };
 
@@ -60,9 +62,15 @@
     }
     count.textContent = `${shown} of ${original.length} cases`;
   };
-  form.addEventListener("input", filter);
-  form.addEventListener("reset", () => setTimeout(filter));
+  // Without this script all columns are there; with it, those that most readers want.
+  const more = form.querySelector("[data-more]");
+  const show = () => {
+    region.classList.toggle("lean", !more.checked);
+    filter();
+  };
+  form.addEventListener("input", show);
+  form.addEventListener("reset", () => setTimeout(show));
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
-  filter();
+  show();
 })();
