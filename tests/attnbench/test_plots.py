@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ET
 
@@ -12,9 +13,17 @@ from hypothesis import strategies as st
 from attnbench import plots
 from attnbench.plots.lines import path
 from attnbench.plots.panels import busiest, split
-from attnbench.plots.rows import clean, rows_of, shorten, sweeps
+from attnbench.plots.rows import clean, rows_of, shorten, sweeps, usual, workload_label
 from attnbench.plots.style import PALETTE, looks
-from attnbench.plots.ticks import bytes_scale, error_scale, length_ticks, limits, ratio_scale, seconds_scale
+from attnbench.plots.ticks import (
+    bytes_scale,
+    error_scale,
+    fitting,
+    length_ticks,
+    limits,
+    ratio_scale,
+    seconds_scale,
+)
 from attnbench.plots.tradeoff import pareto
 from frames import frame, realistic, row
 
@@ -215,6 +224,53 @@ def test_ticks_read_as_people_write() -> None:
     assert [text for _, text in error_scale(9e-8, 1.1e-6)] == ["1e-7", "2e-7", "5e-7", "1e-6"]
     assert [text for _, text in ratio_scale(0.4, 9)] == ["0.5×", "1×", "2×", "4×", "8×"]
     assert "1×" in [text for _, text in ratio_scale(0.97, 1.04)]
+    assert [text for _, text in ratio_scale(0.02, 3.5)] == ["0.03×", "0.1×", "0.3×", "1×", "3×"]
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.floats(1e-9, 1e3), st.floats(1.0, 1e6), st.floats(12, 60))
+def test_fitting_ticks_do_not_collide(low: float, factor: float, characters: float) -> None:
+    low, high = limits([low, low * factor])
+    ticks = fitting(seconds_scale, low, high, characters)
+    assert ticks
+    places = [math.log(value / low) / math.log(high / low) * characters for value, _ in ticks]
+    for (a, left), (b, right) in itertools.pairwise(zip(places, [text for _, text in ticks], strict=True)):
+        assert b - len(right) / 2 > a + len(left) / 2
+
+
+def test_as_many_ticks_as_fit() -> None:
+    assert [text for _, text in fitting(seconds_scale, 0.03, 0.13, 24)] == ["50 ms", "100 ms"]
+    assert len(fitting(seconds_scale, 0.03, 0.13, 60)) == 5
+
+
+def test_the_usual_is_told_once_and_the_unusual_in_titles() -> None:
+    rows = [row(length=length, head_dim=dim) for length, dim in ((128, 64), (256, 64), (512, 64), (1024, 64))]
+    odd = row(length=512, dtype="bfloat16", accuracy="pass")
+    known = usual(rows_of(frame(*rows, odd)))
+    assert known["dtype"] == "float32"
+    assert workload_label(rows_of(frame(odd))[0], known) == "L512, bfloat16"
+    assert workload_label(rows_of(frame(rows[0]))[0], known) == "L128"
+    assert "mask" not in usual(rows_of(frame(row(mask="none"), row(mask="causal"))))
+    decoding = row(q_len=1, heads=32, kv_heads=8)
+    assert workload_label(rows_of(frame(decoding))[0], known) == "Lq1-Lk512, H32kv8"
+
+
+def test_every_panel_of_single_shapes_is_headed() -> None:
+    (plot,) = [each for each in plots.figures(frame(row(), row(mask="causal"))) if each.id == "singles"]
+    found = texts(plots.svg(plot))
+    for heading in ("latency, median", "peak memory above the inputs", "relative L2 error"):
+        assert found.count(heading) == 2
+
+
+def test_legends_fit_their_figures() -> None:
+    for count in (1, 3, 7, 20):
+        table = frame(
+            *(row("implementation_of_length" + str(i), n) for i in range(count) for n in (128, 256))
+        )
+        figure = the(table, "error").draw()
+        figure.draw_without_rendering()
+        (box,) = [each.get_window_extent() for each in figure.legends]
+        assert box.x1 <= figure.bbox.x1
 
 
 def test_lengths_that_would_overlap_are_thinned() -> None:

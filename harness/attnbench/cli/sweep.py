@@ -331,18 +331,20 @@ class Outcome:
 
 def _conclude(run: Path, interrupted: bool, report_directory: Path | None, *, with_report: bool) -> Outcome:
     """Derive the table of the run, and write its report if asked to."""
-    from attnbench import table
+    from attnbench import store, table
     from attnbench.cli import cells
+    from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
 
     frame = table.load(run)
     table.write_parquet(run)
+    found = findings(frame, precisions([store.read(run).header]))
     page = None
     if with_report and not interrupted:
         from attnbench.cli.report import write_report
 
         page = write_report([run], report_directory)
-    return Outcome(run, page, cells.rows_of(frame), findings(frame), interrupted)
+    return Outcome(run, page, cells.rows_of(frame), found, interrupted)
 
 
 def _print_document(outcome: Outcome, *, strict: bool) -> None:

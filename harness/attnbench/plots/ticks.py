@@ -79,8 +79,8 @@ def error_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str
 
 
 def ratio_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
-    """Speed-ups: powers of two, and what lies between them where the range is small; 1 always."""
-    ticks = _binary(low, high, most)
+    """Speed-ups: powers of two, finer ones where the range is small, decades where it is wide; 1 always."""
+    ticks = _decimal(low, high, most) if high / low > 32 else _binary(low, high, most)
     for finer in ((0.5, 0.7, 1, 1.5, 2, 3, 4, 6), (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6)):
         if len(ticks) < 4:
             ticks = [float(tick) for tick in finer if low <= tick <= high]
