@@ -12,7 +12,7 @@ from attnbench.implementation import AttentionInputs, Implementation
 from attnbench.inputs import DrawnAttention, InputPool
 from attnbench.workload import AttentionShape, Workload
 
-__all__ = ["RESULTS", "LoadedCase", "OutputError", "load_case", "why_unsupported"]
+__all__ = ["RESULTS", "LoadedCase", "OutputError", "describe", "load_case", "why_unsupported"]
 
 #: What each pass computes, in the order in which the timed call returns it.
 RESULTS: Mapping[str, tuple[str, ...]] = {
@@ -125,7 +125,8 @@ class LoadedCase:
     def resolved_backend(self) -> str | None:
         """Which kernel really runs, where the implementation leaves that to its library and can tell."""
         resolve = self.implementation.resolved_backend
-        return None if resolve is None else resolve(self.inputs)
+        backend = None if resolve is None else resolve(self.inputs)
+        return None if backend is None else str(backend)  # it travels as JSON, whatever somebody returned
 
     def forward(self) -> Any:
         """The output; with autograd's graph when the pass needs one and the kernel brings no backward."""
@@ -221,14 +222,16 @@ class LoadedCase:
         if self.framework == "numpy":
             if not isinstance(value, np.ndarray):
                 raise OutputError(f"{what} must be an ndarray, got {describe(value)}")
-            dtype, device = str(value.dtype), "cpu"
+            dtype, device, layout = str(value.dtype), "cpu", "strided"
         else:
             import torch
 
             if not isinstance(value, torch.Tensor):
                 raise OutputError(f"{what} must be a torch tensor, got {describe(value)}")
-            dtype, device = str(value.dtype).removeprefix("torch."), str(value.device)
+            dtype, layout = (str(each).removeprefix("torch.") for each in (value.dtype, value.layout))
+            device = str(value.device)
         checks = (
+            ("layout", "strided", layout),  # a sparse output is none that the next layer could take
             ("shape", self._expected_shape(name), tuple(value.shape)),
             ("dtype", self.workload.dtype, dtype),
             ("device", str(self.inputs.q.device) if self.framework == "torch" else "cpu", device),

@@ -12,7 +12,7 @@ from typing import Any
 from attnbench.bench import accuracy, clock, memory
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
-from attnbench.bench.kernel import LoadedCase, load_case, why_unsupported
+from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
 from attnbench.implementation import AttentionInputs, Implementation
 from attnbench.inputs import InputPool, place_tensor
 from attnbench.protocol import (
@@ -164,9 +164,14 @@ class BenchServer:
         return self._flushes[device]
 
 
-def _refuse(status: str, reason: str | None) -> None:
-    if reason is not None:
-        raise Refusal(status, reason)
+def _refuse(status: str, reason: object) -> None:
+    """Raise a `Refusal` with what somebody's `available` or `supports` gave as the reason, if it did."""
+    if reason is None:
+        return
+    if not isinstance(reason, str):
+        asked = {"unavailable": "available", "unsupported": "supports"}[status]
+        raise TypeError(f"{asked} must return None or a reason in words, got {describe(reason)}")
+    raise Refusal(status, reason)
 
 
 def _first_call_s(case: LoadedCase) -> float:

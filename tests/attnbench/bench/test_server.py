@@ -145,6 +145,42 @@ def test_an_unsupported_case_is_not_loaded() -> None:
     assert (answer["status"], answer["reason"]) == ("unsupported", "not today")
 
 
+@pytest.mark.parametrize(
+    ("nonsense", "reason"),
+    [
+        ({"supports": lambda *_: 5}, "TypeError: supports must return None or a reason in words, got"),
+        ({"available": lambda _: False}, "TypeError: available must return None or a reason in words, got"),
+    ],
+)  # fmt: skip
+def test_a_capability_that_is_no_text_is_told_and_the_bench_lives(
+    nonsense: dict[str, Any], reason: str
+) -> None:
+    odd = Implementation(
+        name="odd",
+        operation="attention",
+        framework="torch",
+        summary="",
+        load=lambda *_: pytest.fail("loaded"),
+        **nonsense,
+    )
+    answer = BenchServer(Registry({"odd": Entry(odd, "a test")})).answer(request("odd"))
+    assert answer["status"] == "error"
+    assert answer["reason"].startswith(reason)
+
+
+def test_a_backend_is_told_as_text() -> None:
+    odd = Implementation(
+        name="odd",
+        operation="attention",
+        framework="torch",
+        summary="",
+        load=lambda *_: lambda x: right(x.q, x.k, x.v, mask=x.mask, scale=x.scale),
+        resolved_backend=lambda _: torch.float32,  # type: ignore[arg-type, return-value]  # that is the point
+    )
+    answer = BenchServer(Registry({"odd": Entry(odd, "a test")})).answer(request("odd"))
+    assert answer["resolved_backend"] == "torch.float32"
+
+
 def test_a_kernel_that_overwrites_its_inputs_spoils_no_other_case() -> None:
     def overwrites(q: Any, k: Any, v: Any, **rest: Any) -> Any:
         output = right(q, k, v, **rest)
