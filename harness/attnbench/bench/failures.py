@@ -23,6 +23,14 @@ OUT_OF_MEMORY = (
     "Thread creation failed",
 )
 
+#: Texts by which libraries say that no memory could ever hold so many numbers.
+BEYOND_ADDRESSING = (
+    "array is too big",
+    "Maximum allowed dimension exceeded",
+    "Storage size calculation overflowed",
+    "integer multiplication overflow",
+)
+
 #: What torch puts before its text when a check in C++ fails.
 _ENFORCE = re.compile(r"^\[enforce fail at [^\]]*\] [^.]*\. ")
 
@@ -61,8 +69,10 @@ def classify(error: BaseException) -> Failure:
     out_of_memory = isinstance(error, MemoryError) or (
         torch is not None and isinstance(error, torch.OutOfMemoryError)
     )
-    if out_of_memory or (
-        isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY)
+    if (
+        out_of_memory
+        or (isinstance(error, RuntimeError | OSError) and any(sign in text for sign in OUT_OF_MEMORY))
+        or (isinstance(error, RuntimeError | ValueError) and any(sign in text for sign in BEYOND_ADDRESSING))
     ):
         said = _ENFORCE.sub("", text) or "no memory left"
         return Failure("oom", one_line(f"{type(error).__name__}: {said}"))

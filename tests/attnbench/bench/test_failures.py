@@ -21,6 +21,8 @@ from attnbench.bench.failures import LONGEST_REASON, Failure, Refusal, classify,
         (torch.OutOfMemoryError("CUDA is full"), ("oom", "OutOfMemoryError: CUDA is full")),
         (RuntimeError("can't start new thread"), ("oom", "RuntimeError: can't start new thread")),
         (RuntimeError("std::bad_alloc"), ("oom", "RuntimeError: std::bad_alloc")),
+        (RuntimeError("Storage size calculation overflowed"),
+         ("oom", "RuntimeError: Storage size calculation overflowed")),
         (ValueError("bad_alloc is a word"), ("error", "ValueError: bad_alloc is a word")),
         (ModuleNotFoundError("x", name="a.b"), ("unavailable", "needs the module a.b: pip install a")),
         (ImportError("cannot import name 'f'"), ("unavailable", "ImportError: cannot import name 'f'")),
@@ -38,6 +40,13 @@ def test_torchs_allocator_means_out_of_memory_and_says_how_much() -> None:
     assert failure.status == "oom"
     assert failure.reason.startswith("RuntimeError: DefaultCPUAllocator")
     assert str(2**60) in failure.reason
+
+
+@pytest.mark.parametrize("sides", [(2**40, 2**40), (2**65,)])
+def test_more_numbers_than_can_be_addressed_are_out_of_memory(sides: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="array is too big|dimension exceeded") as caught:
+        np.empty(sides)
+    assert classify(caught.value).status == "oom"
 
 
 def test_after_a_cuda_error_the_bench_is_beyond_use() -> None:
