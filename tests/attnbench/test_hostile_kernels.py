@@ -65,6 +65,7 @@ def assert_fine(bench: Bench, name: str = "fine") -> None:
     ("name", "status", "reason"),
     [
         ("segfault", "crashed", "killed by SIGSEGV during prepare, in segfault (hostile.py:"),
+        ("forks_and_dies", "crashed", "killed by SIGSEGV during prepare, in forks_and_dies (hostile.py:"),
         ("abort", "crashed", "killed by SIGABRT during prepare, in abort (hostile.py:"),
         ("exit_now", "crashed", "exited with status 3 during prepare; last words: the sky is falling"),
         (
@@ -112,6 +113,11 @@ def test_what_never_ends_is_killed_at_its_deadline(source: ZygoteSource, name: s
         ("allocates_arrays", "oom", "MemoryError: Unable to allocate"),
         ("allocates_objects", "oom", "MemoryError"),
         ("returns_none", "error", "OutputError: o of returns_none must be a torch tensor, got None"),
+        (
+            "returns_sparse",
+            "error",
+            "OutputError: o of returns_sparse must have layout strided, got sparse_coo",
+        ),
         (
             "wrong_shape",
             "error",

@@ -163,6 +163,19 @@ def forks(q, k, v, *, mask, scale):
     return fine(q, k, v, mask=mask, scale=scale)
 
 
+@attnbench.attention("forks_and_dies")
+def forks_and_dies(q, k, v, *, mask, scale):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@attnbench.attention("returns_sparse")
+def returns_sparse(q, k, v, *, mask, scale):
+    return fine(q, k, v, mask=mask, scale=scale).to_sparse()
+
+
 @attnbench.attention("leaves_children")
 def leaves_children(q, k, v, *, mask, scale):
     """One in the bench's group, one in a session of its own; their ids go to a file that the test names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import gc
+import os
 import socket
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class Settings:
 def run(endpoint: socket.socket, registry: Registry, settings: Settings) -> None:
     """Answer verbs on `endpoint` until its other end is gone."""
     take_the_blame()
+    # A child that a kernel forks must not hold the connection open when the bench has died.
+    os.register_at_fork(after_in_child=endpoint.close)
     faulthandler.enable(2, all_threads=False)  # tells the parent which line a crash was in
     if settings.threads is not None:
         import torch
