@@ -39,6 +39,7 @@ def told() -> Iterator[None]:
     Raises:
         SystemExit: something was raised that is neither click's nor asked for by `TRACEBACK_VARIABLE`.
     """
+    _replace_missing_streams()
     _accept_any_text()
     try:
         yield
@@ -68,6 +69,19 @@ def told() -> Iterator[None]:
             f"This is a bug: please report it with what `{TRACEBACK_VARIABLE}=1 attnbench …` prints.",
             EXIT_INTERNAL,
         )
+
+
+def _replace_missing_streams() -> None:
+    """Say nothing where a stream was closed before we started (`>&-`), instead of failing over it.
+
+    Descriptors 0 to 2 are taken, lest a file of ours gets one of them and whatever is printed there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it lives as long as the process
 
 
 def _accept_any_text() -> None:

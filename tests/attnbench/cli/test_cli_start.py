@@ -166,6 +166,28 @@ def test_a_reader_that_has_gone_ends_us_quietly(saying: str) -> None:
     assert process.wait() == 141
 
 
+@pytest.mark.parametrize("closed", ["0", "1", "2", "0, 1, 2"])
+def test_streams_closed_from_the_start_are_no_fault(closed: str, tmp_path: Path) -> None:
+    """As in a shell's `attnbench … >&-`; and no file of ours becomes standard output."""
+    script = (
+        "import sys, click\n"
+        "from attnbench.cli.failures import told\n"
+        "with told():\n"
+        "    click.echo('out'), click.echo('err', err=True)\n"
+        "    sys.stdout.isatty(), sys.stderr.isatty(), sys.stdin.read()\n"
+        "    file = open('file', 'w')\n"
+        "    assert file.fileno() > 2\n"
+    )
+    started = (
+        f"import os, sys\nfor number in ({closed},): os.close(number)\n"
+        f"os.execv(sys.executable, [sys.executable, '-c', {script!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", started], cwd=tmp_path, stdin=subprocess.DEVNULL, check=False
+    )
+    assert done.returncode == 0
+
+
 def test_a_terminal_of_few_characters_is_no_fault() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from attnbench.cli.failures import told\nwith told(): print('2×')"],
