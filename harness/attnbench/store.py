@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -399,8 +400,7 @@ def _records(folder: Path) -> Iterator[Record]:
     with _readable(folder):
         files = sorted(folder.glob(_records_name("*")))
     for file in files:
-        with _readable(file):
-            data = file.read_bytes()
+        data = _bytes_of(file)
         whole = data[: len(data) - len(_torn_tail(data))]
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
@@ -425,9 +425,8 @@ def _read_header(folder: Path) -> dict[str, Any]:
             raise RunError(
                 f"{folder}: is no run: it holds no {HEADER_FILE}; expected a folder that a sweep wrote"
             )
-        data = file.read_bytes()
     try:
-        header = _parse(data)
+        header = _parse(_bytes_of(file))
     except ValueError as error:
         raise RunError(
             f"{file}: is corrupted: {error}; restore it from a copy (the records beside it are untouched)"
@@ -449,6 +448,18 @@ def _read_header(folder: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION}); upgrade attnbench to read it"
         )
     return header
+
+
+def _bytes_of(file: Path) -> bytes:
+    """What `file` holds.
+
+    Raises:
+        RunError: it cannot be read, or is a pipe or a device, which would be read without end.
+    """
+    with _readable(file):
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise RunError(f"{file}: is no regular file; restore it from a copy, or move it out of the run")
+        return file.read_bytes()
 
 
 @contextmanager

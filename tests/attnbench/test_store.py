@@ -447,10 +447,22 @@ def test_what_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     assert "is a file; expected a run's folder" in refused(tmp_path / "file")
     path = make_run(tmp_path, [])
     (path / "records-other.jsonl").mkdir()
-    assert "cannot be read" in refused(path)
+    assert "records-other.jsonl: is no regular file" in refused(path)
     with pytest.raises(RunError, match=r"holds no run\.json"):
         store.resume(tmp_path / "folder", {})
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["run.json", "records-other.jsonl"])
+@pytest.mark.parametrize("endless", ["pipe", "device"])
+def test_what_would_be_read_without_end_is_refused(tmp_path: Path, name: str, endless: str) -> None:
+    path = make_run(tmp_path, [small()])
+    (path / name).unlink(missing_ok=True)
+    if endless == "pipe":
+        os.mkfifo(path / name)
+    else:
+        (path / name).symlink_to("/dev/zero")
+    assert f"{name}: is no regular file; restore it from a copy" in refused(path)
 
 
 # Resuming
