@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import attnbench
@@ -62,6 +63,14 @@ def resolve(path_or_name: str) -> Path:
     )
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open `path`, which may be a pipe; one that nobody writes to is empty, not waited for without end."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if hasattr(os, "O_NONBLOCK"):
+        os.set_blocking(descriptor, True)  # a writer that is there may take its time
+    return descriptor
+
+
 def read_text(path: Path) -> str:
     """The text of a scenario file.
 
@@ -69,7 +78,7 @@ def read_text(path: Path) -> str:
         UsageError: it cannot be read, is too large, or is no UTF-8 text.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None

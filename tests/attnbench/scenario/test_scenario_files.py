@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from attnbench.errors import UsageError
+from attnbench.errors import ScenarioError, UsageError
 from attnbench.protocol import ImplementationInfo
 from attnbench.scenario import files, json_schema, parse, read, resolve, shipped
 
@@ -99,9 +101,22 @@ def test_an_unreadable_file(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise PermissionError(13, "Permission denied")
 
     # Not by chmod: root may read everything.
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(UsageError, match=r"cannot read .*mine\.yaml: Permission denied"):
         read(str(path))
+
+
+def test_a_pipe_is_read_and_one_that_nobody_writes_to_is_not_waited_for(elsewhere: Path) -> None:
+    """The first is what a shell makes of `attnbench plan <(generate)`."""
+    reading, writing = os.pipe()
+    later = threading.Timer(0.1, lambda: (os.write(writing, MINIMAL.encode()), os.close(writing)))
+    later.start()
+    assert read(f"/dev/fd/{reading}").name == "t"
+    later.join()
+    os.close(reading)
+    os.mkfifo(elsewhere / "pipe.yaml")
+    with pytest.raises(ScenarioError, match="got an empty file"):
+        read("pipe.yaml")
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(elsewhere: Path) -> None:
