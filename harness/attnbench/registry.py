@@ -30,6 +30,9 @@ ENTRY_POINT_GROUP = "attnbench.implementations"
 #: The distribution whose entry points come first, so that nobody can take a built-in name.
 OWN_DISTRIBUTION = "attnbench"
 
+#: Characters of what an exception says that are passed on.
+LONGEST_LINE = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -199,8 +202,12 @@ def _line_in(path: Path, error: BaseException) -> int | None:
 
 
 def _first_line(error: BaseException) -> str:
-    text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {text.strip().splitlines()[0] if text.strip() else '(no message)'}"
+    try:
+        text = error.msg if isinstance(error, SyntaxError) else str(error)
+    except BaseException as nested:  # somebody's exception class may fail at telling what happened
+        text = f"(its text cannot be had: {type(nested).__name__})"
+    line = text.strip().splitlines()[0] if text.strip() else "(no message)"
+    return f"{type(error).__name__}: {line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + '…'}"
 
 
 def _origin(point: importlib.metadata.EntryPoint) -> str:

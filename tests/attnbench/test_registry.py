@@ -86,6 +86,11 @@ def test_a_plugin_can_import_its_neighbours(tmp_path: Path, monkeypatch: pytest.
         ("x = 1\nraise RuntimeError('no luck')\n", ":2 cannot be imported: RuntimeError: no luck"),
         ("\n\ndef f(:\n", ":3 cannot be imported: SyntaxError: invalid syntax"),
         ("import sys\nsys.exit(4)\n", ":2 cannot be imported: SystemExit: 4"),
+        ("raise ValueError('x' * 9999)\n", f":1 cannot be imported: ValueError: {'x' * 299}…"),
+        (
+            "class Mute(Exception):\n    def __str__(self): return 1 / 0\nraise Mute\n",
+            ":3 cannot be imported: Mute: (its text cannot be had: ZeroDivisionError)",
+        ),
         ("raise KeyboardInterrupt\n", ":1 cannot be imported: KeyboardInterrupt: (no message)"),
         ("import not_a_module_at_all\n", "No module named 'not_a_module_at_all'"),
         ("x = 1\n", "declares no implementation; expected a function decorated with @attnbench.attention"),
