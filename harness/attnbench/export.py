@@ -54,7 +54,7 @@ def _require_free(path: Path, overwrite: bool) -> None:
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")
     if os.path.lexists(path) and not overwrite:
-        raise UsageError(f"{path}: exists; name another file, or ask for it to be overwritten")
+        raise UsageError(f"{path}: exists; name another file, or overwrite it with --force")
     if not os.path.isdir(path.parent):
         raise UsageError(f"{path.parent}: there is no such folder; make it first, or name a file elsewhere")
 

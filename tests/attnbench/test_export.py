@@ -78,7 +78,9 @@ def test_a_file_holds_what_is_returned_and_equal_tables_are_equal_bytes(
 def test_an_existing_file_is_kept_unless_asked(tmp_path: Path, frame: pd.DataFrame) -> None:
     file = tmp_path / "table.csv"
     file.write_text("mine")
-    with pytest.raises(UsageError, match=r"table\.csv: exists"):
+    with pytest.raises(
+        UsageError, match=r"table\.csv: exists; name another file, or overwrite it with --force"
+    ):
         export(frame, "csv", file)
     assert file.read_text() == "mine"
     export(frame, "csv", file, overwrite=True)
