@@ -78,6 +78,10 @@ class Implementation:
             raise ValueError(f"an implementation's name must be an identifier, got {self.name!r}")
         _require("operation", self.operation, SHAPES)
         _require("framework", self.framework, FRAMEWORKS)
+        if not isinstance(self.options, Mapping):
+            raise ValueError(
+                f"the options of {self.name!r} must map names to their defaults, got {self.options!r}"
+            )
         for name, value in self.options.items():
             if not str(name).isidentifier() or not isinstance(value, bool | int | float | str):
                 raise ValueError(
@@ -178,7 +182,7 @@ def attention(
             summary=summary or (first_line[0] if first_line else f"{function.__name__}, from a plug-in"),
             load=load,
             supports=supports,
-            options=dict(options or {}),
+            options={} if options is None else options,
         )
         # On the function, so that it stays callable by its author and is found by the registry.
         function.__attnbench__ = implementation  # type: ignore[attr-defined]

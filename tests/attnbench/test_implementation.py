@@ -83,6 +83,8 @@ def test_another_layout_is_handed_over_and_back() -> None:
         {"framework": "numpy", "passes": {"forward", "backward"}},
         {"options": {"block": [1, 2]}},
         {"options": {"not a name": 1}},
+        {"options": 3},
+        {"options": ["block"]},
     ],
 )
 def test_nonsense_is_refused(settings: dict[str, Any]) -> None:
