@@ -174,8 +174,8 @@ def plugin_header(plugins: Sequence[Path]) -> list[dict[str, str]]:
     """
     try:
         return [
-            {"path": str(path.resolve()), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for path in plugins
+            {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in dict.fromkeys(path.resolve() for path in plugins)
         ]
     except OSError as error:
         raise RunError(f"the plug-in {error.filename} cannot be read: {error.strerror}") from error

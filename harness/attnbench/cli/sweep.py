@@ -343,7 +343,12 @@ def _conclude(run: Path, interrupted: bool, report_directory: Path | None, *, wi
     if with_report and not interrupted:
         from attnbench.cli.report import write_report
 
-        page = write_report([run], report_directory)
+        try:
+            page = write_report([run], report_directory)
+        except AttnbenchError as error:
+            raise type(error)(
+                f"{error}\nThe run itself is complete in {run}; report it with: attnbench report {run} -o DIR"
+            ) from error
     return Outcome(run, page, cells.rows_of(frame), found, interrupted)
 
 

@@ -244,6 +244,21 @@ def test_a_full_disk_is_told_with_what_was_kept(stage: Stage, monkeypatch: pytes
     assert len(store.read(Path("results/two")).records) == 12
 
 
+def test_a_report_that_cannot_be_written_tells_where_the_run_is(stage: Stage) -> None:
+    Path("reports").write_text("in the way")
+    result = run("sweep", "tiny.yaml", "--name", "one", "--report")
+    refused(
+        result, "reports/one", "The run itself is complete in results/one", "attnbench report results/one"
+    )
+    assert len(store.read(Path("results/one")).records) == 12
+
+
+def test_a_plug_in_given_twice_is_noted_once(stage: Stage) -> None:
+    Path("mine.py").write_text("# mine\n")
+    swept("--plugin", "mine.py", "--plugin", "./mine.py")
+    assert len(store.read(Path("results/one")).header["plugins"]) == 1
+
+
 # Bad input
 
 
