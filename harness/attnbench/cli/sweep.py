@@ -337,18 +337,18 @@ def _conclude(run: Path, interrupted: bool, report_directory: Path | None, *, wi
     from attnbench.report.findings import findings
 
     frame = table.load(run)
-    table.write_parquet(run)
     found = findings(frame, precisions([store.read(run).header]))
     page = None
-    if with_report and not interrupted:
-        from attnbench.cli.report import write_report
+    try:
+        table.write_parquet(run)
+        if with_report and not interrupted:
+            from attnbench.cli.report import write_report
 
-        try:
             page = write_report([run], report_directory)
-        except AttnbenchError as error:
-            raise type(error)(
-                f"{error}\nThe run itself is complete in {run}; report it with: attnbench report {run} -o DIR"
-            ) from error
+    except AttnbenchError as error:
+        raise type(error)(
+            f"{error}\nWhat was measured is kept in {run}; report it with: attnbench report {run} -o DIR"
+        ) from error
     return Outcome(run, page, cells.rows_of(frame), found, interrupted)
 
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from attnbench import driver, environment, store
+from attnbench import driver, environment, store, table
 from attnbench.cli import main
-from attnbench.errors import PluginError
+from attnbench.errors import PluginError, RunError
 from attnbench.protocol import BenchFailed, BenchLost
 from scripted import Script, ScriptedSource, failing, steady
 
@@ -247,10 +247,20 @@ def test_a_full_disk_is_told_with_what_was_kept(stage: Stage, monkeypatch: pytes
 def test_a_report_that_cannot_be_written_tells_where_the_run_is(stage: Stage) -> None:
     Path("reports").write_text("in the way")
     result = run("sweep", "tiny.yaml", "--name", "one", "--report")
-    refused(
-        result, "reports/one", "The run itself is complete in results/one", "attnbench report results/one"
-    )
+    refused(result, "reports/one", "kept in results/one; report it with", "attnbench report results/one")
     assert len(store.read(Path("results/one")).records) == 12
+
+
+def test_a_table_that_cannot_be_written_tells_where_the_run_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(run: Path) -> Path:
+        raise RunError(f"{run}/table.parquet: cannot be written: No space left on device")
+
+    monkeypatch.setattr(table, "write_parquet", full)
+    refused(
+        run("sweep", "tiny.yaml", "--name", "one"), "No space left", "kept in results/one; report it with"
+    )
 
 
 def test_a_plug_in_given_twice_is_noted_once(stage: Stage) -> None:
