@@ -286,10 +286,18 @@ def test_where_forking_is_not_safe_benches_are_spawned(tmp_path: Path) -> None:
         assert (lost.value.status, lost.value.reason[:24]) == ("crashed", "killed by SIGSEGV during")
 
 
-def test_fresh_interpreters_can_be_asked_for() -> None:
-    with ZygoteSource(threads=1, spawn=True) as source:
+@pytest.mark.parametrize("spawn", [False, True])
+def test_fresh_interpreters_can_be_asked_for_and_their_imports_are_no_garbage(
+    tmp_path: Path, spawn: bool
+) -> None:
+    """Else every sample would begin with a search of all that was imported, which sweeps the caches."""
+    body = "import gc; raise ValueError(gc.get_freeze_count() > 10 * len(gc.get_objects()))"
+    with ZygoteSource([plugin(tmp_path, "", body)], threads=1, spawn=spawn) as source:
         assert source.hello["fork_unsafe"] is None
-        assert source.bench().start == "spawned"
+        bench = source.bench()
+        assert bench.start == ("spawned" if spawn else "forked")
+        with pytest.raises(BenchFailed, match="ValueError: True"):
+            bench.request("prepare", prepare_parameters(), 30)
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,19 @@ def test_what_a_failed_call_held_is_freed() -> None:
         gc.enable()
 
 
+def test_what_a_kernel_imports_is_not_searched_before_every_sample() -> None:
+    kept: list[list[int]] = []
+
+    def imports(q: Any, k: Any, v: Any, **_: Any) -> Any:
+        if not kept:
+            kept.extend([number] for number in range(1000))
+        return right(q, k, v, **_)
+
+    bench = server(imports=imports)
+    assert bench.answer(request("imports"))["ok"]
+    assert not any(found is kept[0] for found in gc.get_objects())
+
+
 def test_threads_are_set_on_request() -> None:
     before = torch.get_num_threads()
     try:
