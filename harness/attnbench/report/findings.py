@@ -1,9 +1,9 @@
 """What the numbers say, in words: only what they bear out.
 
 A best one must be measured, verified and not flagged. Two are told apart where their 95% intervals do not
-overlap: those of the speed-ups over the same anchor, which were formed side by side, or, without them,
-those of the latencies. That is stricter than a test of their difference, and errs on the side of "cannot be
-told apart".
+overlap: those of the speed-ups over the same anchor, which were formed side by side, or those of the
+latencies, since a noisy anchor blurs all speed-ups over it. Either is stricter than a test of their
+difference, so that both together still err on the side of "cannot be told apart".
 """
 
 from __future__ import annotations
@@ -72,13 +72,19 @@ class _Verdict:
 
 def distinct(a: Row, b: Row) -> bool:
     """Whether the 95% intervals of two rows of one block tell them apart."""
-    for low, high in (("speedup_ci_low", "speedup_ci_high"), ("latency_ci_low_s", "latency_ci_high_s")):
-        ends = [row.get(end) for row in (a, b) for end in (low, high)]
-        known = [float(end) for end in ends if end is not None]
-        if len(known) == len(ends):
-            low_a, high_a, low_b, high_b = known
-            return high_a < low_b or high_b < low_a
-    return False
+    return any(
+        _disjoint(a, b, low, high)
+        for low, high in (("speedup_ci_low", "speedup_ci_high"), ("latency_ci_low_s", "latency_ci_high_s"))
+    )
+
+
+def _disjoint(a: Row, b: Row, low: str, high: str) -> bool:
+    ends = [row.get(end) for row in (a, b) for end in (low, high)]
+    known = [float(end) for end in ends if end is not None]
+    if len(known) < len(ends):
+        return False
+    low_a, high_a, low_b, high_b = known
+    return high_a < low_b or high_b < low_a
 
 
 def same_kernel(a: Row, b: Row) -> bool:

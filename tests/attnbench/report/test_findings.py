@@ -88,6 +88,12 @@ def test_paired_intervals_tell_apart_what_latencies_do_not() -> None:
     assert not distinct(*rows_of(frame({**a, **bare}, {**b, **bare})))
 
 
+def test_a_noisy_anchor_does_not_blur_what_latencies_tell_apart() -> None:
+    blurred = {"speedup": 2.0, "speedup_ci_low": 1.0, "speedup_ci_high": 4.0}
+    found = said(row("a", latency=1e-3, **blurred), row("b", latency=2e-3, **blurred))
+    assert found["fastest"].startswith("a is the fastest at L512")
+
+
 def test_without_intervals_nothing_is_told_apart() -> None:
     none = {"latency_ci_low_s": None, "latency_ci_high_s": None}
     found = said(row("a", latency=1e-3, **none), row("b", latency=9e-3, **none))
