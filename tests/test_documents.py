@@ -1,0 +1,67 @@
+"""What the documents show must work: the README's kernel and scenario, the plug-in page, every link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attnbench import scenario
+from attnbench.implementation import declared_in
+from attnbench.protocol import ImplementationInfo
+
+CHECKOUT = Path(__file__).parent.parent
+PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+
+CATALOGUE = [
+    ImplementationInfo(
+        name=name, operation="attention", framework="torch", summary="", options=options, origin=""
+    )
+    for name, options in [("naive", {}), ("chunked", {"block": 256}), ("sdpa", {}), ("numpy", {})]
+]
+
+
+def blocks_of(page: str, language: str) -> Iterator[str]:
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    yield from re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readmes_kernel_computes_attention() -> None:
+    import torch
+
+    from attnbench.masks import Mask
+
+    (code,) = blocks_of("README.md", "python")
+    namespace: dict[str, object] = {}
+    exec(compile(code, "my_kernel.py", "exec"), namespace)
+    (mine,) = declared_in(namespace)
+    assert mine.name == "mine"
+    q, k, v = torch.randn(3, 1, 2, 8, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    kernel = namespace["mine"]
+    found = kernel(q, k, v, mask=Mask("causal", 1, 8, 8), scale=0.5)  # type: ignore[operator]
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.5)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_the_readmes_scenario_is_sound() -> None:
+    (text,) = blocks_of("README.md", "yaml")
+    blocks = scenario.parse(text, "mine.yaml").expand(CATALOGUE)
+    assert len(blocks) == 2 * 3 * 2 * 2
+    assert {len(block.cases) for block in blocks} == {4, 5}
+
+
+def test_the_plugin_pages_code_declares_implementations() -> None:
+    for code in blocks_of("docs/plugins.md", "python"):
+        namespace: dict[str, object] = {}
+        exec(compile(code, "plugins.md", "exec"), namespace)
+        (mine,) = declared_in(namespace)
+        assert mine.options == {"block": 128}
