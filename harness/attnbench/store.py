@@ -24,7 +24,7 @@ from typing import Any, NoReturn, Self
 from attnbench.errors import RunError, UsageError
 from attnbench.record import SCHEMA_VERSION, Record
 
-__all__ = ["Run", "RunWriter", "create", "read", "replace_file", "resume"]
+__all__ = ["Run", "RunWriter", "create", "read", "replace_file", "require_plain_name", "resume"]
 
 KIND = "attnbench-run"
 HEADER_FILE = "run.json"
@@ -59,7 +59,7 @@ def create(root: Path, name: str, header: Mapping[str, Any], *, writer: str = "m
         UsageError: `name` is no plain folder name.
         RunError: the name is taken, or the folder cannot be made.
     """
-    _require_plain_name(name)
+    require_plain_name(name)
     reserved = [key for key in RESERVED if key in header]
     if reserved:
         raise ValueError(
@@ -261,7 +261,12 @@ def replace_file(path: Path, data: bytes) -> None:
         raise RunError(f"{path}: cannot be written: {_reason(error)}; what was there is unchanged") from error
 
 
-def _require_plain_name(name: str) -> None:
+def require_plain_name(name: str) -> None:
+    """Check that `name` can be a run's.
+
+    Raises:
+        UsageError: it is no plain folder name.
+    """
     if (
         re.fullmatch(r"[^\x00-\x1f/\\]{1,200}", name)
         and name not in (".", "..")

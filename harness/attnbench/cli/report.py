@@ -11,7 +11,7 @@ from attnbench.cli.options import json_option, report_directory
 from attnbench.cli.output import clean, print_json
 from attnbench.errors import RunError
 
-__all__ = ["report", "write_report"]
+__all__ = ["default_directory", "report", "write_report"]
 
 
 @click.command(short_help="Write the report of runs: HTML, Markdown, figures, tables.")
@@ -36,6 +36,11 @@ def report(runs: tuple[Path, ...], report_directory: Path | None, as_json: bool)
         click.echo(clean(str(page)))
 
 
+def default_directory(run_ids: Sequence[str]) -> Path:
+    """Where the report of runs goes unless told otherwise."""
+    return Path("reports") / "+".join(run_ids)
+
+
 def write_report(runs: Sequence[Path], directory: Path | None) -> Path:
     """Write the report of `runs` and return the page to open.
 
@@ -50,7 +55,7 @@ def write_report(runs: Sequence[Path], directory: Path | None) -> Path:
             raise RunError(
                 f"{each.path}: holds no records yet; measure with: attnbench sweep --resume {each.path}"
             )
-    target = directory or Path("reports") / "+".join(each.run_id for each in read)
+    target = directory or default_directory([each.run_id for each in read])
     try:
         report.write(table.load(*runs), [each.header for each in read], target)
     except OSError as error:

@@ -114,7 +114,10 @@ def sweep(
     with _terminable(), Sources(selection.plugins) as sources:
         matrix = expand(chosen, sources)
         header = _header(arguments, selection, matrix, sources)
-        with _open(resume, out, name, header, chosen) as writer:
+        if name is None:
+            name = resume.resolve().name if resume else _default_name(chosen)
+        _require_places(name, report_directory, with_report=with_report)
+        with _open(resume, out, name, header) as writer:
             interrupted = _measure(matrix, sources, writer)
             run = writer.path
     outcome = _conclude(run, interrupted, report_directory, with_report=with_report)
@@ -238,19 +241,26 @@ def _header(
     }
 
 
-def _open(
-    resume: Path | None,
-    out: Path | None,
-    name: str | None,
-    header: dict[str, Any],
-    scenarios: Sequence[Scenario],
-) -> RunWriter:
+def _require_places(name: str, report_directory: Path | None, *, with_report: bool) -> None:
+    """Find out before an hour of measuring that the run's name is none, or its report has no place."""
+    from attnbench import report, store
+    from attnbench.cli.report import default_directory
+
+    store.require_plain_name(name)
+    if with_report:
+        report.require_writable(report_directory or default_directory([name]))
+
+
+def _default_name(scenarios: Sequence[Scenario]) -> str:
+    return "+".join(scenario.name for scenario in scenarios) + datetime.now(UTC).strftime("-%Y%m%d-%H%M%S")
+
+
+def _open(resume: Path | None, out: Path | None, name: str, header: dict[str, Any]) -> RunWriter:
     from attnbench import store
 
     if resume is not None:
         return store.resume(resume, header)
-    default = "+".join(scenario.name for scenario in scenarios) + datetime.now(UTC).strftime("-%Y%m%d-%H%M%S")
-    return store.create(out or Path("results"), name if name is not None else default, header)
+    return store.create(out or Path("results"), name, header)
 
 
 # While

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from attnbench.report.folder import write
+from attnbench.report.folder import require_writable, write
 
-__all__ = ["write"]
+__all__ = ["require_writable", "write"]

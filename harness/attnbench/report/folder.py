@@ -14,7 +14,7 @@ from attnbench.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["write"]
+__all__ = ["require_writable", "write"]
 
 #: What a report consists of; anything else in its folder belongs to somebody else and is kept.
 _OURS = ("index.html", "summary.md", "figures", "table.csv", "table.parquet")
@@ -32,14 +32,7 @@ def write(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], out: Path) 
     Raises:
         UsageError: `out` is something else than a report or an empty folder, or cannot be written.
     """
-    out = Path(os.path.abspath(out))  # the folder may be a link: what is replaced is what it points to
-    out = out.resolve() if out.is_symlink() else out
-    _require_replaceable(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".new", dir=out.parent))
-    except OSError as error:
-        raise _unwritable(out, error) from error
+    out, aside = _aside(out)
     try:
         _fill(aside, frame, headers)
         _swap(aside, out)
@@ -48,6 +41,29 @@ def write(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], out: Path) 
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return out / "index.html"
+
+
+def require_writable(out: Path) -> None:
+    """Check that a report can be written into the folder `out`, before much is done for it.
+
+    Raises:
+        UsageError: `out` is something else than a report or an empty folder, or cannot be written.
+    """
+    _, aside = _aside(out)
+    aside.rmdir()
+
+
+def _aside(out: Path) -> tuple[Path, Path]:
+    """The folder that `out` means, and a new empty one beside it."""
+    out = Path(os.path.abspath(out))  # the folder may be a link: what is replaced is what it points to
+    out = out.resolve() if out.is_symlink() else out
+    _require_replaceable(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".new", dir=out.parent)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    return out, Path(aside)
 
 
 def _unwritable(out: Path, error: OSError) -> UsageError:

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from attnbench import driver, environment, store, table
+from attnbench import driver, environment, report, store, table
 from attnbench.cli import main
-from attnbench.errors import PluginError, RunError
+from attnbench.errors import PluginError, RunError, UsageError
 from attnbench.protocol import BenchFailed, BenchLost
 from scripted import Script, ScriptedSource, failing, steady
 
@@ -244,8 +244,22 @@ def test_a_full_disk_is_told_with_what_was_kept(stage: Stage, monkeypatch: pytes
     assert len(store.read(Path("results/two")).records) == 12
 
 
-def test_a_report_that_cannot_be_written_tells_where_the_run_is(stage: Stage) -> None:
+def test_a_report_without_a_place_is_told_before_anything_is_measured(stage: Stage) -> None:
     Path("reports").write_text("in the way")
+    refused(run("sweep", "tiny.yaml", "--name", "one", "--report"), "reports/one", "another folder with -o")
+    Path("notes").mkdir()
+    Path("notes/mine.txt").write_text("not a report")
+    refused(run("sweep", "tiny.yaml", "--name", "one", "--report", "-o", "notes"), "notes", "-o")
+    assert not Path("results").exists()
+
+
+def test_a_report_that_cannot_be_written_tells_where_the_run_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> Path:
+        raise UsageError("the report cannot be written to reports/one: No space left on device")
+
+    monkeypatch.setattr(report, "write", full)
     result = run("sweep", "tiny.yaml", "--name", "one", "--report")
     refused(result, "reports/one", "kept in results/one; report it with", "attnbench report results/one")
     assert len(store.read(Path("results/one")).records) == 12
