@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.table import COLUMNS
+from attnbench.columns import COLUMNS
 
 HEADER: dict[str, Any] = {
     "run_id": "made-by-hand",

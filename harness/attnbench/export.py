@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attnbench.errors import UsageError
-from attnbench.store import replace_file
+from attnbench.files import replace_file
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,9 +12,7 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +20,19 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from attnbench.errors import RunError, UsageError
+from attnbench.files import (
+    bytes_of,
+    open_locked,
+    readable,
+    reason,
+    replace_file,
+    sync_folder,
+    write_all,
+    write_new,
+)
 from attnbench.record import SCHEMA_VERSION, Record
 
-__all__ = ["Run", "RunWriter", "create", "read", "replace_file", "require_plain_name", "resume"]
+__all__ = ["Run", "RunWriter", "create", "read", "require_plain_name", "resume"]
 
 KIND = "attnbench-run"
 HEADER_FILE = "run.json"
@@ -75,12 +83,12 @@ def create(root: Path, name: str, header: Mapping[str, Any], *, writer: str = "m
     try:
         root.mkdir(parents=True, exist_ok=True)
         hidden.mkdir()
-        _write_new(hidden / HEADER_FILE, _header_text(content))
+        write_new(hidden / HEADER_FILE, _header_text(content))
         # Opened and locked under the hidden name: nobody can get in between the rename and the lock.
-        descriptor = _open_locked(hidden / _records_name(writer))
-        _sync_folder(hidden)
+        descriptor = open_locked(hidden / _records_name(writer))
+        sync_folder(hidden)
         os.rename(hidden, target)
-        _sync_folder(root)
+        sync_folder(root)
     except BaseException as error:
         if descriptor >= 0:
             os.close(descriptor)
@@ -90,7 +98,7 @@ def create(root: Path, name: str, header: Mapping[str, Any], *, writer: str = "m
         if os.path.lexists(target):  # somebody was faster
             _refuse_existing(target)
         raise RunError(
-            f"{target}: the run's folder cannot be made: {_reason(error)}; "
+            f"{target}: the run's folder cannot be made: {reason(error)}; "
             f"free some space, or choose another place with --out"
         ) from error
     return RunWriter(target, content, descriptor, writer, ())
@@ -108,11 +116,9 @@ def resume(path: Path, header: Mapping[str, Any], *, writer: str = "main") -> Ru
     path = Path(path)
     _read_header(path)  # before anything is made in a folder that is no run
     try:
-        descriptor = _open_locked(path / _records_name(writer))
+        descriptor = open_locked(path / _records_name(writer))
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written to: {_reason(error)}; its records are unchanged"
-        ) from error
+        raise RunError(f"{path}: cannot be written to: {reason(error)}; its records are unchanged") from error
     try:
         _cut_torn_line(descriptor, path / _records_name(writer))
         stored = _read_header(path)
@@ -196,14 +202,14 @@ class RunWriter:
             raise ValueError(f"the record of {record.case_id} has no JSON form: {error}") from error
         length = os.fstat(self._descriptor).st_size
         try:
-            _write_all(self._descriptor, text.encode() + b"\n")
+            write_all(self._descriptor, text.encode() + b"\n")
             os.fsync(self._descriptor)
         except BaseException as error:
             self._take_back(length)
             if not isinstance(error, OSError):
                 raise
             raise RunError(
-                f"{self._file}: the record of {record.case_id} could not be written: {_reason(error)}; "
+                f"{self._file}: the record of {record.case_id} could not be written: {reason(error)}; "
                 f"what was written before is safe: make room, then go on with --resume {self.path}"
             ) from error
         self._note(record)
@@ -242,25 +248,6 @@ class RunWriter:
         self.close()
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `path` whole or not at all: under a temporary name beside it, synced, then renamed.
-
-    Raises:
-        RunError: it cannot be written; what was there is unchanged.
-    """
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        _write_new(hidden, data)
-        os.replace(hidden, path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            hidden.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise RunError(f"{path}: cannot be written: {_reason(error)}; what was there is unchanged") from error
-
-
 def require_plain_name(name: str) -> None:
     """Check that `name` can be a run's.
 
@@ -297,72 +284,6 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make names in `folder` durable, where the file system knows how."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    """One write; a short one (a disk nearly full) is carried on until it is done or refused."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        _write_all(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _open_locked(path: Path) -> int:
-    """A descriptor of `path`, made when missing, under an exclusive lock; Python's are closed on exec.
-
-    Raises:
-        RunError: another process holds the lock.
-        OSError: it cannot be opened or locked.
-    """
-    import fcntl  # here, so that runs can be read where there is none
-
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = _lock_holder(os.fstat(descriptor).st_ino)
-        os.close(descriptor)
-        raise RunError(
-            f"{path.parent}: is in use by another attnbench{holder}; "
-            f"wait until it is done, or start a run of its own with --name"
-        ) from error
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _lock_holder(inode: int) -> str:
-    """` (process 1234)` for who holds a lock on `inode`, where the kernel tells; else empty."""
-    with suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            # 1: FLOCK  ADVISORY  WRITE 1234 08:02:5678 0 EOF
-            words = line.split()
-            if len(words) > 5 and words[1] == "FLOCK" and words[5].rpartition(":")[2] == str(inode):
-                return f" (process {words[4]})" if words[4].isdigit() else ""
-    return ""
-
-
 def _cut_torn_line(descriptor: int, file: Path) -> None:
     try:
         data = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
@@ -371,7 +292,7 @@ def _cut_torn_line(descriptor: int, file: Path) -> None:
             os.ftruncate(descriptor, kept)
             os.fsync(descriptor)
     except OSError as error:
-        raise RunError(f"{file}: its torn last line cannot be cut off: {_reason(error)}") from error
+        raise RunError(f"{file}: its torn last line cannot be cut off: {reason(error)}") from error
 
 
 def _torn_tail(data: bytes) -> bytes:
@@ -402,10 +323,10 @@ def _parse(line: bytes) -> Any:
 
 def _records(folder: Path) -> Iterator[Record]:
     """The records of every writer, file by file; a torn last line is passed over."""
-    with _readable(folder):
+    with readable(folder):
         files = sorted(folder.glob(_records_name("*")))
     for file in files:
-        data = _bytes_of(file)
+        data = bytes_of(file)
         whole = data[: len(data) - len(_torn_tail(data))]
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
             try:
@@ -419,7 +340,7 @@ def _records(folder: Path) -> Iterator[Record]:
 
 def _read_header(folder: Path) -> dict[str, Any]:
     file = folder / HEADER_FILE
-    with _readable(folder):
+    with readable(folder):
         if not folder.exists():
             raise RunError(
                 f"{folder}: there is no such run; runs are the folders that `attnbench sweep` writes"
@@ -431,7 +352,7 @@ def _read_header(folder: Path) -> dict[str, Any]:
                 f"{folder}: is no run: it holds no {HEADER_FILE}; expected a folder that a sweep wrote"
             )
     try:
-        header = _parse(_bytes_of(file))
+        header = _parse(bytes_of(file))
     except ValueError as error:
         raise RunError(
             f"{file}: is corrupted: {error}; restore it from a copy (the records beside it are untouched)"
@@ -453,23 +374,3 @@ def _read_header(folder: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION}); upgrade attnbench to read it"
         )
     return header
-
-
-def _bytes_of(file: Path) -> bytes:
-    """What `file` holds.
-
-    Raises:
-        RunError: it cannot be read, or is a pipe or a device, which would be read without end.
-    """
-    with _readable(file):
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise RunError(f"{file}: is no regular file; restore it from a copy, or move it out of the run")
-        return file.read_bytes()
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read: {_reason(error)}; check its permissions") from error

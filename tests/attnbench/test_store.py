@@ -532,18 +532,3 @@ def test_finished_are_the_cases_of_a_blocks_latest_attempt(tmp_path: Path) -> No
         assert writer.attempt_of("example", small(mask="causal").case_id) == 1
     with store.resume(path, {}) as writer:
         assert writer.finished == {("example", block): frozenset({small("numpy").case_id})}
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "file"
-    store.replace_file(file, b"first")
-    store.replace_file(file, b"second")
-    assert file.read_bytes() == b"second"
-
-    def full(descriptor: int, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "write", full)
-    with pytest.raises(RunError, match="what was there is unchanged"):
-        store.replace_file(file, b"third")
-    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("file", b"second")]

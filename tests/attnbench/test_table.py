@@ -10,10 +10,11 @@ import pytest
 
 import attnbench
 from attnbench import stats, store, table
+from attnbench.columns import COLUMNS, document
 from attnbench.costs import Costs, costs
 from attnbench.errors import RunError
 from attnbench.record import ProcessSamples, Record
-from attnbench.table import COLUMNS, document, from_records, write_parquet
+from attnbench.table import from_records, write_parquet
 from attnbench.workload import Workload
 from builders import make_accuracy, make_block, make_header, make_memory, make_record, make_records
 
@@ -62,8 +63,8 @@ def test_the_columns_are_those_of_the_design_in_their_order() -> None:
 def test_the_page_of_columns_is_current() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == document(), (
         "docs/columns.md is out of date; write it anew:\n"
-        "python -c 'from pathlib import Path; import attnbench.table; "
-        'Path("docs/columns.md").write_text(attnbench.table.document(), encoding="utf-8")\''
+        "python -c 'from pathlib import Path; import attnbench.columns; "
+        'Path("docs/columns.md").write_text(attnbench.columns.document(), encoding="utf-8")\''
     )
 
 
