@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -121,17 +122,18 @@ class Mask:
     framework: str = "torch"
     _built: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
+    # Cached, because kernels ask within their timed call.
+    @cached_property
     def kinds(self) -> tuple[str, ...]:
         """The kinds that are intersected; empty for `none`."""
         return tuple(name for name, _ in parse(self.specification))
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """`none`, a kind's name, or several joined by `+`."""
         return "+".join(self.kinds) or "none"
 
-    @property
+    @cached_property
     def parameters(self) -> Mapping[str, float]:
         """Every kind's parameters by name."""
         return {

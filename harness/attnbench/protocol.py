@@ -4,8 +4,8 @@ A request is `{"id": 7, "verb": "sample", …}`; the answer has the same id and 
 verb's figures, or `"ok": false` with a `status` and a `reason`. This is the seam for tests: whatever
 answers these verbs (`Bench` below) can be driven, a scripted one as well as a process.
 
-Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `accuracy`, `sample`,
-`release`. Their parameters and answers are the TypedDicts below.
+Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `reference`, `accuracy`,
+`sample`, `release`. Their parameters and answers are the TypedDicts below.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class PrepareParameters(TypedDict):
     """`prepare`: load a case, check that it can run, draw its inputs, call it once.
 
     `case` is the key by which the other verbs name it. With `capability_only` nothing is drawn or called.
-    With `poisoned` the bench fills uninitialised memory from then on (see `accuracy`).
+    With `poisoned` the bench fills uninitialised memory from then on (see `accuracy`); with `deterministic`
+    it only enters torch's deterministic mode, which that entails.
     """
 
     case: str
@@ -91,6 +92,7 @@ class PrepareParameters(TypedDict):
     threads: int | None
     capability_only: NotRequired[bool]
     poisoned: NotRequired[bool]
+    deterministic: NotRequired[bool]
 
 
 class PrepareReply(TypedDict):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from attnbench.bench.kernel import LoadedCase
 from attnbench.bench.poison import is_poisoned, poison
 from attnbench.bench.verdict import TensorStandard, Verdict
+from attnbench.implementation import AttentionInputs
 from attnbench.inputs import DrawnAttention, place_tensor, same_bits
 from attnbench.protocol import AccuracyReply, finite_or_none
 from attnbench.reference import answer, grad_out_on, yardstick
@@ -19,7 +20,7 @@ from attnbench.reference import answer, grad_out_on, yardstick
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["assess", "poison"]
+__all__ = ["assess", "make_standard", "poison"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,10 @@ class _Standard:
     rows: npt.NDArray[np.int64]
     grad_out: torch.Tensor | None
     tensors: dict[str, TensorStandard]
+
+    def rows_of(self, name: str) -> npt.NDArray[np.int64] | None:
+        """The rows of the tensor `name` that are compared; None for all."""
+        return self.rows if name in ("o", "dq") else None
 
 
 @lru_cache(maxsize=1)
@@ -48,11 +53,20 @@ def _standard(drawn: DrawnAttention) -> _Standard:
     )
 
 
+def make_standard(drawn: DrawnAttention) -> None:
+    """Compute reference and yardstick of a workload ahead of the cases that `assess` will judge by them."""
+    _standard(drawn)
+
+
 def assess(case: LoadedCase) -> AccuracyReply:
     """Run `case` and judge it; its inputs are as drawn before and after, whatever the kernel does to them.
 
-    It runs twice, to see whether the same bits come back. Of several tensors (o and gradients), the figures
-    without a tensor's name are the worst of them, each figure by itself; `error_floor` and
+    It runs twice, the second time with every input negated (the gradient of the output too): the scores stay
+    the same, and every result must be negated, to the bit unless the kernel is not repeatable. A kernel that
+    answers from what it remembers of an earlier call does not notice, and fails.
+
+    Of several tensors (o and gradients), the figures without a tensor's name are the worst of them, each
+    figure by itself; `error_floor` and
     `error_yardstick` are relative L2 norms, to be read beside `error_rel_l2`. Where uninitialised memory is
     poisoned it runs once, and only `accuracy` and `reason` are set: whether every value is finite.
 
@@ -68,13 +82,15 @@ def assess(case: LoadedCase) -> AccuracyReply:
 
 
 def _assess(case: LoadedCase) -> AccuracyReply:
+    import torch
+
     standard = _standard(case.drawn)
     results, changed = _run(case, standard.grad_out)
     verdicts = {
         name: Verdict.on(
             name,
             _as_tensor(found),
-            standard.rows if name in ("o", "dq") else None,
+            standard.rows_of(name),
             standard.tensors[name],
         )
         for name, found in results.items()
@@ -83,9 +99,29 @@ def _assess(case: LoadedCase) -> AccuracyReply:
     first = {name: _as_tensor(found).clone() for name, found in results.items()}
     del results
     case.drawn.restore(case.inputs)
-    again, _ = _run(case, standard.grad_out)
-    repeatable = all(same_bits(first[name], again[name]) for name in first)
+    _negate(case.inputs)
+    negated, _ = _run(case, None if standard.grad_out is None else -standard.grad_out)
+    again = {name: -_as_tensor(found) for name, found in negated.items()}
+    repeatable = all(torch.equal(first[name], again[name]) for name in first)
+    if not repeatable:
+        for name, verdict in verdicts.items():
+            second = Verdict.on(name, again[name], standard.rows_of(name), standard.tensors[name])
+            if verdict.reason is None and second.reason is not None:
+                reason = f"{name} does not follow its inputs, as if answered from memory ({second.reason})"
+                verdicts[name] = replace(second, reason=reason)
     return _reply(verdicts, standard.tensors, changed, repeatable)
+
+
+def _negate(inputs: AttentionInputs) -> None:
+    """Negate q, k and v in place."""
+    import torch
+
+    for tensor in (inputs.q, inputs.k, inputs.v):
+        if isinstance(tensor, np.ndarray):
+            np.negative(tensor, out=tensor)
+        else:
+            with torch.no_grad():
+                tensor.neg_()
 
 
 def _assess_poisoned(case: LoadedCase) -> AccuracyReply:

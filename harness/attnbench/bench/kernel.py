@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -128,20 +130,22 @@ class LoadedCase:
         backend = None if resolve is None else resolve(self.inputs)
         return None if backend is None else str(backend)  # it travels as JSON, whatever somebody returned
 
-    def forward(self) -> Any:
-        """The output; with autograd's graph when the pass needs one and the kernel brings no backward."""
+    def grad_mode(self) -> AbstractContextManager[object]:
+        """The context in which this case is called: without gradients unless autograd must find them.
+
+        It is entered around measuring, not in the timed call, where it would cost a microsecond.
+        """
         if self.framework != "torch":
-            return self.kernel(self.inputs)
+            return nullcontext()
         import torch
 
-        with torch.set_grad_enabled(self._uses_autograd):
-            return self.kernel(self.inputs)
+        return torch.set_grad_enabled(self._uses_autograd)
 
     def prepare_call(self, grad_out: Any = None) -> Callable[[], Any]:
         """The timed region of the workload's pass, as a callable that can be called again and again.
 
-        For `backward` the graph (or the output that an own backward wants) is built here, untimed. What the
-        callable returns is for `named`. `grad_out` replaces the case's own.
+        Call it within `grad_mode()`. For `backward` the graph (or the output that an own backward wants) is
+        built here, untimed. What the callable returns is for `named`. `grad_out` replaces the case's own.
 
         Raises:
             OutputError: in a backward pass, the output is unfit to be differentiated.
@@ -150,14 +154,16 @@ class LoadedCase:
         grad_out = self.grad_out if grad_out is None else grad_out
         inputs, kernel, own_backward = self.inputs, self.kernel, self._own_backward
         if self.workload.pass_ == "forward":
-            return self.forward
+            return partial(kernel, inputs)
+        if self.workload.pass_ == "backward":
+            with self.grad_mode():
+                output = self._checked("o", kernel(inputs))
         if own_backward is not None:
             if self.workload.pass_ == "backward":
-                output = self._checked("o", self.forward())
-                return lambda: own_backward(inputs, output, grad_out)
+                return partial(own_backward, inputs, output, grad_out)
 
             def forward_own_backward() -> tuple[Any, ...]:
-                fresh = self.forward()
+                fresh = kernel(inputs)
                 return (fresh, *own_backward(inputs, fresh, grad_out))
 
             return forward_own_backward
@@ -166,7 +172,7 @@ class LoadedCase:
 
         leaves = (inputs.q, inputs.k, inputs.v)
         if self.workload.pass_ == "backward":
-            graph = self._with_graph(self._checked("o", self.forward()))
+            graph = self._with_graph(output)
             return lambda: torch.autograd.grad(graph, leaves, grad_out, retain_graph=True)
 
         def forward_backward() -> tuple[Any, ...]:
@@ -195,7 +201,8 @@ class LoadedCase:
         Raises:
             OutputError: as `named`.
         """
-        named = self.named(call())
+        with self.grad_mode():
+            named = self.named(call())
         return {name: each.detach() if self.framework == "torch" else each for name, each in named.items()}
 
     @property

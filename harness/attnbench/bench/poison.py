@@ -24,20 +24,21 @@ def is_poisoned() -> bool:
     return _poisoned
 
 
-def poison() -> None:
+def poison(*, fill: bool = True) -> None:
     """Fill uninitialised memory from now on, until this process ends; see `poisoned`."""
     if not _poisoned:
-        _for_good.enter_context(poisoned())
+        _for_good.enter_context(poisoned(fill=fill))
 
 
 @contextmanager
-def poisoned() -> Iterator[None]:
-    """Fill uninitialised memory with NaN within the context.
+def poisoned(*, fill: bool = True) -> Iterator[None]:
+    """Fill uninitialised memory with NaN within the context; without `fill` only what that entails.
 
     torch does it itself in its deterministic mode; its warnings about operations that have no deterministic
     form are silenced. `numpy.empty` and `numpy.empty_like` are replaced by versions that fill floats. A
     kernel that took them by name before (`from numpy import empty`), `numpy.ndarray(shape)` and compiled
-    code that allocates for itself are out of reach.
+    code that allocates for itself are out of reach. Without `fill` torch is in deterministic mode all the
+    same: a kernel that fails there too fails because of the mode, not of what memory holds.
     """
     global _poisoned
     import torch
@@ -54,10 +55,11 @@ def poisoned() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deterministic", category=UserWarning)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        deterministic.fill_uninitialized_memory = True
-        for name, create in creators.items():
-            setattr(np, name, _filling(create))
-        _poisoned = True
+        deterministic.fill_uninitialized_memory = fill
+        if fill:
+            for name, create in creators.items():
+                setattr(np, name, _filling(create))
+        _poisoned = fill
         try:
             yield
         finally:

@@ -13,6 +13,7 @@ from attnbench.bench import accuracy, clock, memory
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
+from attnbench.bench.settings import TorchSettings
 from attnbench.implementation import AttentionInputs, Implementation
 from attnbench.inputs import InputPool, place_tensor
 from attnbench.protocol import (
@@ -58,16 +59,18 @@ class _Held:
 
 
 class BenchServer:
-    """Answers `prepare`, `memory`, `accuracy`, `sample` and `release` (see `attnbench.protocol`)."""
+    """Answers a bench's verbs (see `attnbench.protocol`)."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._pool = _OwnCopies()
         self._cases: dict[str, _Held] = {}
         self._flushes: dict[str, clock.Flush] = {}
+        self._settings: TorchSettings | None = None
         self._pid = os.getpid()
         self._verbs: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
             "prepare": self._prepare,
+            "reference": self._reference,
             "memory": self._memory,
             "accuracy": self._accuracy,
             "sample": self._sample,
@@ -93,6 +96,8 @@ class BenchServer:
             verb = self._verbs.get(str(request.get("verb")))
             if verb is None:
                 raise ValueError(f"there is no verb {request.get('verb')!r}; known: {', '.join(self._verbs)}")
+            if self._settings is not None:
+                self._settings.restore()  # the kernel asked last may have changed them for all
             return {"ok": True, **verb(request)}
         except BaseException as error:  # SystemExit too: a kernel does not end the bench
             failure = classify(error)
@@ -104,8 +109,9 @@ class BenchServer:
             import torch
 
             torch.set_num_threads(request["threads"])
-        if request.get("poisoned"):
-            accuracy.poison()
+        if request.get("poisoned") or request.get("deterministic"):
+            accuracy.poison(fill=bool(request.get("poisoned")))
+        self._settings = TorchSettings()
         implementation = self._implementation(request["implementation"])
         options, device = request["options"], request["device"]
         workload = Workload.from_json(request["workload"])
@@ -131,17 +137,27 @@ class BenchServer:
         gc.freeze()  # what the kernel imported, as what the bench did: not to be searched before every sample
         return reply
 
+    def _reference(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Compute what the workload's cases will be judged by, so that no kernel's time goes into it."""
+        accuracy.make_standard(self._pool.drawn(Workload.from_json(request["workload"]), request["seed"]))
+        return {}
+
     def _memory(self, request: Mapping[str, Any]) -> MemoryReply:
         case = self._held(request).case
-        return memory.measure(case.prepare_call, case.framework, case.device)
+        with case.grad_mode():
+            return memory.measure(case.prepare_call, case.framework, case.device)
 
     def _accuracy(self, request: Mapping[str, Any]) -> AccuracyReply:
-        return accuracy.assess(self._held(request).case)
+        held = self._held(request)
+        held.call = None  # its graph would not outlive what is done to the inputs
+        return accuracy.assess(held.case)
 
     def _sample(self, request: Mapping[str, Any]) -> SampleReply:
         held = self._held(request)
         flush = self._flush(held.case.device) if request.get("cache") == "cold" else None
-        return clock.sample(held.timed_call(), request["calls"], device=held.case.device, flush=flush)
+        call = held.timed_call()
+        with held.case.grad_mode():
+            return clock.sample(call, request["calls"], device=held.case.device, flush=flush)
 
     def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._cases.pop(request["case"], None)
@@ -184,7 +200,9 @@ def _first_call_s(case: LoadedCase) -> float:
     mask = case.inputs.mask
     built = mask.build_s
     began = perf_counter()
-    value = case.prepare_call()()
+    call = case.prepare_call()
+    with case.grad_mode():
+        value = call()
     if case.device.split(":")[0] == "cuda":
         from torch import cuda
 

@@ -119,6 +119,9 @@ class Verdict:
         errors = Errors.of(checked.cpu(), standard.expected)
         if bad:
             return cls(errors, float("inf"), f"{name} has {bad} non-finite value{'s' if bad > 1 else ''}")
+        if name == "dq" and int(found.count_nonzero()) > int(checked.count_nonzero()):
+            # There the output's gradient is 0, and so is whatever is multiplied with it.
+            return cls(errors, float("inf"), "dq is not 0 in rows whose output has no gradient")
         by_max = _share(errors.max_abs, standard.bound_max_abs)
         by_l2 = _share(errors.l2, standard.bound_l2)
         share, what, error = max((by_max, "max error", errors.max_abs), (by_l2, "relative L2", errors.rel_l2))

@@ -305,3 +305,50 @@ def test_poison_lasts():
         "assert numpy.isnan(numpy.empty(3)).all() and torch.empty(3).isnan().all()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward", "forward_backward"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_negated_inputs_negate_every_result_to_the_bit(pass_, dtype):
+    reply = assessed(textbook, replace(WORKLOADS[0], pass_=pass_, dtype=dtype))
+    assert (reply["accuracy"], reply["bitwise_repeatable"]) == ("pass", True)
+
+
+def test_a_kernel_that_answers_from_memory_fails():
+    remembered = {}
+
+    def memoising(x):
+        key = (x.q.data_ptr(), x.k.data_ptr(), x.v.data_ptr())
+        if key not in remembered:
+            remembered[key] = textbook(x)
+        return remembered[key]
+
+    reply = assessed(memoising, WORKLOADS[0])
+    assert reply["accuracy"] == "fail"
+    assert reply["reason"].startswith("o does not follow its inputs, as if answered from memory")
+
+
+def test_a_kernel_that_remembers_its_keys_fails():
+    remembered = {}
+
+    def half_memoising(x):
+        keys = remembered.setdefault(x.k.data_ptr(), x.k.clone())
+        return textbook(replace(x, k=keys))
+
+    assert assessed(half_memoising, WORKLOADS[0])["accuracy"] == "fail"
+
+
+def test_dq_must_be_0_where_the_output_has_no_gradient():
+    """Beyond the sampled rows dq is not compared with anything else."""
+
+    def backward(x, output, grad_out):
+        with torch.enable_grad():
+            leaves = [each.detach().requires_grad_() for each in (x.q, x.k, x.v)]
+            fresh = textbook(replace(x, q=leaves[0], k=leaves[1], v=leaves[2]))
+            dq, dk, dv = torch.autograd.grad(fresh, leaves, grad_out)
+        return dq + (grad_out == 0).all(dim=-1, keepdim=True), dk, dv
+
+    workload = replace(WORKLOADS[1], pass_="backward")
+    reply = assessed(textbook, workload, backward=backward)
+    assert reply["accuracy"] == "fail"
+    assert reply["reason"].startswith("dq is not 0")

@@ -175,3 +175,10 @@ def test_the_resolved_backend_is_the_implementations_to_tell():
     assert loaded().resolved_backend() is None
     assert loaded(resolved_backend=lambda x: f"for {x.q.dtype}").resolved_backend() == "for torch.float32"
     assert loaded().device_name is None
+
+
+def test_nothing_of_the_harness_is_in_a_timed_forward_call():
+    case = loaded()
+    call = case.prepare_call()
+    assert call.func is case.kernel
+    assert call.args == (case.inputs,)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from attnbench.bench import accuracy
 from attnbench.bench.server import BenchServer
 from attnbench.implementation import Implementation, attention
 from attnbench.protocol import Channel
@@ -249,6 +250,48 @@ def test_what_a_kernel_imports_is_not_searched_before_every_sample() -> None:
     bench = server(imports=imports)
     assert bench.answer(request("imports"))["ok"]
     assert not any(found is kept[0] for found in gc.get_objects())
+
+
+def test_what_one_kernel_sets_for_the_process_does_not_reach_another() -> None:
+    def selfish(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        torch.set_num_threads(1)
+        torch.set_default_dtype(torch.float64)
+        torch.backends.cuda.enable_flash_sdp(False)
+        return right(q, k, v, **rest)
+
+    seen: list[tuple[int, torch.dtype, bool]] = []
+
+    def other(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        seen.append(
+            (torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cuda.flash_sdp_enabled())
+        )
+        return right(q, k, v, **rest)
+
+    before = torch.get_num_threads()
+    try:
+        bench = server(selfish=selfish, other=other)
+        for case in ("selfish", "other"):
+            assert bench.answer(request(case, threads=2))["ok"]
+        for case in ("selfish", "other", "selfish", "other"):
+            assert bench.answer({"verb": "sample", "case": case, "calls": 1, "cache": "warm"})["ok"]
+        assert set(seen) == {(2, torch.float32, True)}
+    finally:
+        bench.answer({"verb": "release", "case": "selfish"})  # restores
+        torch.set_num_threads(before)
+
+
+def test_the_reference_can_be_made_ahead_of_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = accuracy.answer
+    monkeypatch.setattr(accuracy, "answer", lambda drawn: made.append(drawn) or real(drawn))
+    bench = server()
+    prepare = request(pass_="backward")
+    asked = {"verb": "reference", "workload": prepare["workload"], "seed": prepare["seed"]}
+    assert bench.answer(asked) == {"ok": True}
+    assert len(made) == 1
+    assert bench.answer(prepare)["ok"]
+    assert bench.answer({"verb": "accuracy", "case": "right"})["accuracy"] == "pass"
+    assert len(made) == 1
 
 
 def test_threads_are_set_on_request() -> None:
