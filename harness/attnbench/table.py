@@ -17,36 +17,71 @@ from attnbench.costs import Costs, costs
 from attnbench.errors import RunError
 from attnbench.files import replace_file
 from attnbench.record import Record
+from attnbench.store import Run
 from attnbench.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE_FILE", "from_records", "load", "write_parquet"]
+__all__ = ["TABLE_FILE", "from_records", "from_runs", "load", "run_names", "write_parquet"]
 
 #: The derived table's name in a run's folder.
 TABLE_FILE = "table.parquet"
 
+Folder = str | os.PathLike[str]
+
 LARGEST_INT64 = 2**63 - 1
 
 
-def load(run: str | os.PathLike[str], *more: str | os.PathLike[str]) -> pd.DataFrame:
+def load(run: Folder | Sequence[Folder], *more: Folder) -> pd.DataFrame:
     """The table of a run's folder, or of several runs below one another: one row a case.
 
-    Columns are `COLUMNS`, in that order (docs/columns.md); what is not known is null.
+    Several are given one by one or as a list. Columns are `COLUMNS`, in that order (docs/columns.md); what is
+    not known is null.
 
     Raises:
         RunError: a folder that is no run, is corrupted or given twice.
+        TypeError: no folder, or something that is no path.
     """
-    runs = [store.read(Path(path)) for path in (run, *more)]
-    rows = []
-    for index, each in enumerate(runs):
-        others = runs[:index] + runs[index + 1 :]
-        if any(each.path.resolve() == other.path.resolve() for other in others):
-            raise RunError(f"{each.path}: is given twice; name each run once")
-        shared = any(each.run_id == other.run_id for other in others)
-        rows += _rows(each.records, f"{each.run_id} ({each.path})" if shared else each.run_id)
-    return _frame(rows)
+    return from_runs([store.read(path) for path in _folders(run, *more)])
+
+
+def _folders(run: object, *more: object) -> list[Path]:
+    given = [*run, *more] if isinstance(run, list | tuple) else [run, *more]
+    folders = [Path(each) for each in given if isinstance(each, str | os.PathLike)]
+    if not given or len(folders) < len(given):
+        got = [type(each).__name__ for each in given if not isinstance(each, str | os.PathLike)]
+        raise TypeError(
+            f"load takes the folders of runs, got {', '.join(got) or 'none'}; call attnbench.load(run), "
+            "attnbench.load(run, other) or attnbench.load([run, other]), each of them a path"
+        )
+    return folders
+
+
+def from_runs(runs: Sequence[Run]) -> pd.DataFrame:
+    """The table of runs that were read, below one another; like `load`.
+
+    Raises:
+        RunError: a run is given twice.
+    """
+    names = run_names(runs)
+    return _frame([row for name, run in zip(names, runs, strict=True) for row in _rows(run.records, name)])
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """What the table's column `run_id` calls each run: its name, with its folder where two share it.
+
+    Raises:
+        RunError: a run is given twice.
+    """
+    names = []
+    for index, run in enumerate(runs):
+        others = [*runs[:index], *runs[index + 1 :]]
+        if any(run.path.resolve() == other.path.resolve() for other in others):
+            raise RunError(f"{run.path}: is given twice; name each run once")
+        shared = any(run.run_id == other.run_id for other in others)
+        names.append(f"{run.run_id} ({run.path})" if shared else run.run_id)
+    return names
 
 
 def from_records(records: Sequence[Record], run_id: str) -> pd.DataFrame:

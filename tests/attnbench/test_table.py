@@ -307,6 +307,18 @@ def test_several_runs_are_loaded_below_one_another(tmp_path: Path) -> None:
     assert frame["speedup"].notna().tolist() == [True] * 3 + [False] * 3
 
 
+def test_several_runs_are_loaded_from_a_list_too(tmp_path: Path) -> None:
+    one, two = (make_run(tmp_path, name, make_block()) for name in ("one", "two"))
+    pd.testing.assert_frame_equal(attnbench.load([one, str(two)]), attnbench.load(one, two))
+    pd.testing.assert_frame_equal(attnbench.load((one,)), attnbench.load(one))
+
+
+@pytest.mark.parametrize(("wrong", "got"), [([], "none"), (None, "NoneType"), ([Path("a"), 3], "int")])
+def test_what_is_no_folder_is_refused_with_the_right_call(wrong: Any, got: str) -> None:
+    with pytest.raises(TypeError, match=rf"got {got}; call attnbench\.load\(run\)"):
+        attnbench.load(wrong)
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     here = make_run(tmp_path / "here", "run", [make_record()])
     there = make_run(tmp_path / "there", "run", [make_record()])

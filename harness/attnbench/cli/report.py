@@ -48,6 +48,7 @@ def write_report(runs: Sequence[Path], directory: Path | None) -> Path:
         RunError: a folder is no run, holds no records, or the report cannot be written.
     """
     from attnbench import report, store, table
+    from attnbench.pairs import Pairs
 
     read = [store.read(run) for run in runs]
     for each in read:
@@ -57,7 +58,7 @@ def write_report(runs: Sequence[Path], directory: Path | None) -> Path:
             )
     target = directory or default_directory([each.run_id for each in read])
     try:
-        report.write(table.load(*runs), [each.header for each in read], target)
+        report.write(table.from_runs(read), [each.header for each in read], target, Pairs.of(read))
     except OSError as error:
         raise RunError(
             f"the report cannot be written to {target}: {error.strerror or error}; "

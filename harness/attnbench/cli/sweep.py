@@ -343,11 +343,13 @@ def _conclude(run: Path, interrupted: bool, report_directory: Path | None, *, wi
     """Derive the table of the run, and write its report if asked to."""
     from attnbench import store, table
     from attnbench.cli import cells
+    from attnbench.pairs import Pairs
     from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
 
-    frame = table.load(run)
-    found = findings(frame, precisions([store.read(run).header]))
+    read = store.read(run)
+    frame = table.from_runs([read])
+    found = findings(frame, precisions([read.header]), Pairs.of([read]))
     page = None
     try:
         table.write_parquet(run)

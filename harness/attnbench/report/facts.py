@@ -164,9 +164,14 @@ def precisions(headers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     asked: dict[str, set[float]] = {}
     for header in headers:
         for each in header.get("scenarios") or ():
-            options = {name: each.get(name) or () for name in ("sets", "implementations", "devices")}
             try:
-                scenario = parse(str(each.get("text") or ""), str(each.get("path") or "scenario"), **options)
+                scenario = parse(
+                    str(each.get("text") or ""),
+                    str(each.get("path") or "scenario"),
+                    sets=each.get("sets") or (),
+                    implementations=each.get("implementations") or (),
+                    devices=each.get("devices") or (),
+                )
             except AttnbenchError:
                 continue
             asked.setdefault(scenario.name, set()).add(float(scenario.measure.precision))

@@ -1,9 +1,8 @@
 """What the numbers say, in words: only what they bear out.
 
-A best one must be measured, verified and not flagged. Two are told apart where their 95% intervals do not
-overlap: those of the speed-ups over the same anchor, which were formed side by side, or those of the
-latencies, since a noisy anchor blurs all speed-ups over it. Either is stricter than a test of their
-difference, so that both together still err on the side of "cannot be told apart".
+A best one must be measured, verified and not flagged. Two are told apart by their own paired ratio (see
+`attnbench.pairs`). A table alone does not hold it: there the 95% intervals of their speed-ups over the same
+anchor must not overlap. Latencies are never compared, since those of one block may come of different rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +41,9 @@ from attnbench.units import format_bytes, format_ratio, significant
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Finding", "distinct", "findings", "growth", "same_kernel"]
+    from attnbench.pairs import Pairs
+
+__all__ = ["Finding", "faster", "findings", "growth", "same_kernel"]
 
 #: With no more workloads than this, each is told on its own.
 _FEW = 3
@@ -70,21 +71,12 @@ class _Verdict:
     alone: bool
 
 
-def distinct(a: Row, b: Row) -> bool:
-    """Whether the 95% intervals of two rows of one block tell them apart."""
-    return any(
-        _disjoint(a, b, low, high)
-        for low, high in (("speedup_ci_low", "speedup_ci_high"), ("latency_ci_low_s", "latency_ci_high_s"))
-    )
-
-
-def _disjoint(a: Row, b: Row, low: str, high: str) -> bool:
-    ends = [row.get(end) for row in (a, b) for end in (low, high)]
-    known = [float(end) for end in ends if end is not None]
-    if len(known) < len(ends):
-        return False
-    low_a, high_a, low_b, high_b = known
-    return high_a < low_b or high_b < low_a
+def faster(a: Row, b: Row, pairs: Pairs | None = None) -> bool:
+    """Whether `a` is faster than `b`, of the same block, beyond doubt."""
+    if pairs is not None:
+        return pairs.faster(a, b)
+    low, high = a.get("speedup_ci_low"), b.get("speedup_ci_high")
+    return low is not None and high is not None and float(low) > float(high)
 
 
 def same_kernel(a: Row, b: Row) -> bool:
@@ -94,18 +86,21 @@ def same_kernel(a: Row, b: Row) -> bool:
     )
 
 
-def _judge(block: Sequence[Row]) -> _Verdict | None:
+def _judge(block: Sequence[Row], pairs: Pairs | None) -> _Verdict | None:
     entrants = [row for row in block if can_win(row)]
     if not entrants:
         return None
-    fastest = min(entrants, key=lambda row: float(row["latency_median_s"]))
+    by_latency = sorted(entrants, key=lambda row: float(row["latency_median_s"]))
+    # The least latency may come of other rounds than those in which somebody else was faster.
+    unbeaten = (row for row in by_latency if not any(faster(other, row, pairs) for other in entrants))
+    fastest = next(unbeaten, by_latency[0])
     # Of those that ran one kernel the first is named, whichever chance made the faster.
     first = [next(other for other in entrants if other is row or same_kernel(other, row)) for row in entrants]
     best = next(named for row, named in zip(entrants, first, strict=True) if row is fastest)
     tied = {
         named["label"]: named
         for row, named in zip(entrants, first, strict=True)
-        if named is not best and not (distinct(fastest, row) and distinct(best, row))
+        if named is not best and not (faster(fastest, row, pairs) and faster(best, row, pairs))
     }
     alone = all(named is best for named in first)
     return _Verdict(best, tuple(tied.values()), anchor_of(block), alone)
@@ -115,11 +110,16 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _leads(verdict: _Verdict) -> bool:
+    """Whether the best is faster than the anchor beyond doubt: the whole interval of its speed-up says so."""
+    return verdict.anchor is not None and (verdict.best.get("speedup_ci_low") or 0) > 1
+
+
 def _ahead(verdict: _Verdict) -> str:
-    """`1.23 ms [1.20, 1.26], 1.85× [1.80, 1.90] over naive`."""
+    """`1.23 ms [1.20, 1.26], 1.85× [1.80, 1.90] over naive`; without a lead the time alone."""
     text = cells.with_interval(cells.latency(verdict.best), cells.latency_interval(verdict.best, mark=False))
     anchor = verdict.anchor
-    if anchor is not None and anchor is not verdict.best and verdict.best.get("speedup") is not None:
+    if anchor is not None and _leads(verdict):
         lead = cells.with_interval(cells.speedup(verdict.best), cells.speedup_interval(verdict.best))
         text += f", {lead} over {anchor['label']}"
     return text
@@ -143,9 +143,7 @@ def _fastest(verdicts: Sequence[_Verdict], known: Mapping[str, Any]) -> Iterable
     text = (
         f"Of {len(verdicts)} workloads, {listed([first, *(f'{name} in {count}' for name, count in others)])}."
     )
-    over = [
-        verdict for verdict in clear if verdict.anchor is not None and (verdict.best.get("speedup") or 0) > 1
-    ]
+    over = [verdict for verdict in clear if _leads(verdict)]
     if over:
         top = max(over, key=lambda verdict: float(verdict.best["speedup"]))
         text += f" The widest lead: {top.best['label']} at {workload_label(top.best, known)}, {_ahead(top)}."
@@ -192,7 +190,11 @@ def _ties(verdicts: Sequence[_Verdict], known: Mapping[str, Any]) -> Iterable[Fi
         shown += 1
     if shown < len(parts):
         parts = [*parts[:shown], f"and {_count(len(parts) - shown, 'other set')}"]
-    yield Finding("tied", f"{start}: {'; '.join(parts)}.")
+    text = f"{start}: {'; '.join(parts)}."
+    unclear = [row for each in verdicts if each.tied for row in (each.best, *each.tied)]
+    if any((row.get("processes") or 0) < 2 for row in unclear):
+        text += " One process alone tells nothing apart: a larger measure.processes does."
+    yield Finding("tied", text)
 
 
 def _places(places: Sequence[str]) -> str:
@@ -200,7 +202,7 @@ def _places(places: Sequence[str]) -> str:
     return f"{places[0]} and {len(places) - 1} more" if len(places) > 2 else " and at ".join(places)
 
 
-def _crossovers(rows: Sequence[Row]) -> Iterable[Finding]:
+def _crossovers(rows: Sequence[Row], pairs: Pairs | None) -> Iterable[Finding]:
     """Along a length, where one clear winner gives way to another."""
     told: dict[str, list[str]] = {}
     groups = [group for group in sweeps(rows) if len(lengths(filter(measured, group))) > 1]
@@ -208,7 +210,7 @@ def _crossovers(rows: Sequence[Row]) -> Iterable[Finding]:
     for group in groups:
         stages: list[tuple[str, int, int]] = []
         for length in lengths(group):
-            verdict = _judge([row for row in group if row["length"] == length])
+            verdict = _judge([row for row in group if row["length"] == length], pairs)
             if verdict is None or verdict.tied or verdict.alone:
                 continue
             winner = verdict.best["label"]
@@ -394,18 +396,21 @@ def _wide(wide: Sequence[Row], sampled: int, asked: Mapping[str, float]) -> str:
     return f"{text}: {remedy}."
 
 
-def findings(frame: pd.DataFrame, asked: Mapping[str, float] | None = None) -> list[Finding]:
+def findings(
+    frame: pd.DataFrame, asked: Mapping[str, float] | None = None, pairs: Pairs | None = None
+) -> list[Finding]:
     """What a table says, most important first; one finding of a kind, nine kinds at most.
 
     The kinds: fastest, kernels, tied, crossover, accuracy, failures, memory, growth, caution. Without rows,
     or with nothing measured, it says so. Workloads are told by what is not usual among them (see
-    `attnbench.plots.rows.usual`). `asked` is the precision that each scenario asked for, where that is known.
+    `attnbench.plots.rows.usual`). `asked` is the precision that each scenario asked for, where that is known;
+    `pairs` are the samples behind the table, without which fewer cases are told apart.
     """
     rows = [{**row, "label": shorten(row["label"], 64)} for row in rows_of(frame)]
     if not rows:
         return [Finding("nothing", "There is nothing to report: no case was recorded.", serious=True)]
     known = usual(rows)
-    verdicts = [verdict for block in blocks(rows) if (verdict := _judge(block)) is not None]
+    verdicts = [verdict for block in blocks(rows) if (verdict := _judge(block, pairs)) is not None]
     found: list[Finding] = []
     if not any(map(measured, rows)):
         found.append(
@@ -418,7 +423,7 @@ def findings(frame: pd.DataFrame, asked: Mapping[str, float] | None = None) -> l
     found += _fastest(verdicts, known)
     found += _kernels(rows)
     found += _ties(verdicts, known)
-    found += _crossovers(rows)
+    found += _crossovers(rows, pairs)
     found += _accuracy(rows, known)
     found += _failures(rows)
     found += _leanest(rows, known)

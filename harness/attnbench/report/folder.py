@@ -14,6 +14,8 @@ from attnbench.errors import UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from attnbench.pairs import Pairs
+
 __all__ = ["require_writable", "write"]
 
 #: What a report consists of; anything else in its folder belongs to somebody else and is kept.
@@ -21,11 +23,14 @@ _OURS = ("index.html", "summary.md", "figures", "table.csv", "table.parquet")
 _MARK_WITHIN_BYTES = 4096
 
 
-def write(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], out: Path) -> Path:
+def write(
+    frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], out: Path, pairs: Pairs | None = None
+) -> Path:
     """Write the report of a table into the folder `out` and return its index.html.
 
     `frame` has the columns of docs/columns.md, of one run or several; `headers` are the runs' run.json, in
-    the order in which they appear. The folder holds index.html, summary.md, figures/ (SVG and PNG), table.csv
+    the order in which they appear; `pairs` are the samples behind the table (`Pairs.of`), without which
+    fewer cases are told apart. The folder holds index.html, summary.md, figures/ (SVG and PNG), table.csv
     and table.parquet. The same input gives the same bytes. An older report is replaced as a whole; other
     files beside it stay.
 
@@ -34,7 +39,7 @@ def write(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], out: Path) 
     """
     out, aside = _aside(out)
     try:
-        _fill(aside, frame, headers)
+        _fill(aside, frame, headers, pairs)
         _swap(aside, out)
     except OSError as error:
         raise _unwritable(out, error) from error
@@ -99,14 +104,17 @@ def _is_report(folder: Path) -> bool:
         return False
 
 
-def _fill(folder: Path, frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]]) -> None:
+def _fill(
+    folder: Path, frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], pairs: Pairs | None
+) -> None:
     from attnbench.plots import figures, png, svg
     from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
     from attnbench.report.html import page
     from attnbench.report.markdown import summary
 
-    drawings, found = [(plot, svg(plot)) for plot in figures(frame)], findings(frame, precisions(headers))
+    drawings = [(plot, svg(plot)) for plot in figures(frame)]
+    found = findings(frame, precisions(headers), pairs)
     (folder / "figures").mkdir()
     for plot, document in drawings:
         (folder / "figures" / f"{plot.id}.svg").write_text(document, encoding="utf-8")

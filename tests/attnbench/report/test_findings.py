@@ -1,16 +1,39 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from attnbench.pairs import Pairs
 from attnbench.plots.rows import rows_of
-from attnbench.report.findings import distinct, findings, growth
+from attnbench.record import Record
+from attnbench.report.findings import faster, findings, growth
+from attnbench.store import Run
+from attnbench.table import from_runs
+from builders import make_block, make_record
 from frames import frame, realistic, row
 
 
+def beside_an_anchor(*rows: dict[str, Any]) -> pd.DataFrame:
+    """The table of `rows`; where no row is the anchor, speed-ups are over one that is not among them."""
+    table = frame(*rows)
+    unknown = table["speedup"].isna() & table["latency_ci_low_s"].notna()
+    for column, of in (("", "median"), ("_ci_low", "ci_high"), ("_ci_high", "ci_low")):
+        table.loc[unknown, f"speedup{column}"] = 10.0 / table.loc[unknown, f"latency_{of}_s"]
+    return table
+
+
 def said(*rows: dict[str, Any]) -> dict[str, str]:
-    return {finding.kind: finding.text for finding in findings(frame(*rows))}
+    return {finding.kind: finding.text for finding in findings(beside_an_anchor(*rows))}
+
+
+def told(records: list[Record], tmp_path: Path) -> dict[str, str]:
+    """The findings on a run of these records."""
+    runs = [Run(tmp_path, "run", {}, tuple(records))]
+    return {finding.kind: finding.text for finding in findings(from_runs(runs), None, Pairs.of(runs))}
 
 
 def test_the_fastest_is_named_with_its_interval_and_lead() -> None:
@@ -79,19 +102,65 @@ def test_workloads_are_told_by_what_is_unusual() -> None:
     assert "at L512:" in said(*rows)["fastest"]
 
 
-def test_paired_intervals_tell_apart_what_latencies_do_not() -> None:
+def test_a_table_alone_tells_apart_by_speedups_and_never_by_latencies() -> None:
     ratio = {"speedup": 2.0, "speedup_ci_low": 1.99, "speedup_ci_high": 2.01}
     a = row("a", latency=1e-3, spread=0.1, **ratio)
     b = row("b", latency=1.01e-3, spread=0.1, **{**ratio, "speedup_ci_low": 1.9, "speedup_ci_high": 1.98})
-    assert distinct(*rows_of(frame(a, b)))
-    bare = dict.fromkeys(ratio)
-    assert not distinct(*rows_of(frame({**a, **bare}, {**b, **bare})))
+    first, second = rows_of(frame(a, b))
+    assert faster(first, second)
+    assert not faster(second, first)
+    for low, high in ((None, None), (1.0, 4.0)):
+        blurred = {"speedup_ci_low": low, "speedup_ci_high": high}
+        first, second = rows_of(frame({**a, **blurred}, {**row("b", latency=9e-3), **blurred}))
+        assert not faster(first, second)
+        assert not faster(second, first)
 
 
-def test_a_noisy_anchor_does_not_blur_what_latencies_tell_apart() -> None:
-    blurred = {"speedup": 2.0, "speedup_ci_low": 1.0, "speedup_ci_high": 4.0}
-    found = said(row("a", latency=1e-3, **blurred), row("b", latency=2e-3, **blurred))
-    assert found["fastest"].startswith("a is the fastest at L512")
+def test_a_noisy_anchor_does_not_blur_what_pairs_tell_apart(tmp_path: Path) -> None:
+    noisy = make_record("naive", latency_s=1e-3, processes=3, accuracy=None)
+    noise = (0.3, 1.0, 9.0)
+    slowed = [
+        replace(each, elapsed_s=tuple(x * times for x in each.elapsed_s))
+        for each, times in zip(noisy.processes, noise, strict=True)
+    ]
+    block = make_block({"a": 1e-3, "b": 1.3e-3}, processes=3)
+    text = told([replace(noisy, processes=tuple(slowed)), *block], tmp_path)["fastest"]
+    assert text.startswith("a is the fastest at L512: ")
+    assert "over naive" not in text  # the interval of that lead includes 1
+
+
+def test_the_least_latency_does_not_win_over_who_was_faster_side_by_side(tmp_path: Path) -> None:
+    """`early` leaves after the rounds that were fast for all."""
+    early, late = make_block({"early": 1.2e-3, "late": 1e-3})
+    drifting = [
+        replace(each, elapsed_s=tuple(x * (1 if at < 6 else 2) for at, x in enumerate(each.elapsed_s)))
+        for each in late.processes
+    ]
+    left = [
+        replace(each, rounds=each.rounds[:5], elapsed_s=each.elapsed_s[:5], cpu_s=each.cpu_s[:5])
+        for each in early.processes
+    ]
+    found = told([replace(early, processes=tuple(left)), replace(late, processes=tuple(drifting))], tmp_path)
+    assert found["fastest"].startswith("late is the fastest")
+
+
+def test_one_process_tells_nothing_apart_and_says_so(tmp_path: Path) -> None:
+    found = told(make_block({"a": 1e-3, "b": 2e-3}, processes=1), tmp_path)
+    assert found["tied"] == (
+        "The fastest cannot be told apart: a and b at L512. "
+        "One process alone tells nothing apart: a larger measure.processes does."
+    )
+    assert "process" not in told(make_block({"a": 1e-3, "b": 1e-3}), tmp_path)["tied"]
+
+
+@pytest.mark.parametrize("low", [0.96, 1.0])
+def test_a_lead_is_told_only_where_its_interval_excludes_1(low: float) -> None:
+    wrong = row("naive", latency=2e-3, accuracy="fail")
+    a = row("a", latency=1e-3, speedup=1.89, speedup_ci_low=low, speedup_ci_high=3.73)
+    b = row("b", latency=9e-3, speedup=0.2, speedup_ci_low=0.19, speedup_ci_high=0.21)
+    text = said(wrong, a, b)["fastest"]
+    assert text == "a is the fastest at L512: 1.00 ms [0.990, 1.01]."
+    assert "over naive" in said(wrong, {**a, "speedup_ci_low": 1.01}, b)["fastest"]
 
 
 def test_without_intervals_nothing_is_told_apart() -> None:
@@ -207,7 +276,7 @@ def test_nothing_to_praise_is_said_first(rows: list[dict[str, Any]], start: str)
 
 def test_a_full_sweep_is_told_in_eight_findings_at_most() -> None:
     found = findings(realistic())
-    assert [finding.kind for finding in found][:2] == ["fastest", "crossover"]
+    assert [finding.kind for finding in found][:3] == ["fastest", "tied", "crossover"]
     assert len(found) <= 8
     assert len({finding.kind for finding in found}) == len(found)
 
