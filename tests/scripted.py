@@ -89,6 +89,7 @@ class ScriptedSource:
         self.log: list[tuple[int, str, str]] = []
         self.benches: list[ScriptedBench] = []
         self.closed = False
+        self.reference_failure: BenchFailed | None = None
         self.hello: HelloReply = {
             "protocol_version": PROTOCOL_VERSION,
             "pid": 0,
@@ -136,6 +137,12 @@ class ScriptedBench:
     def request(self, verb: str, parameters: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         assert not self.closed, "a closed bench was asked"
         assert not self.lost, "a lost bench was asked"
+        if verb == "reference":
+            self.source.log.append((self.number, verb, ""))
+            if self.source.reference_failure is not None:
+                self.lost = isinstance(self.source.reference_failure, BenchLost)
+                raise self.source.reference_failure
+            return {}
         case = parameters["case"]
         if verb == "prepare":
             name = parameters["implementation"]

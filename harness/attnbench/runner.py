@@ -7,6 +7,7 @@ its block are measured all the same.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,11 +35,17 @@ from attnbench.store import RunWriter
 
 __all__ = ["Observer", "budget_s", "measure_block", "sweep"]
 
-#: Rounds that every process plays, whatever they cost: with three or more processes that is an interval.
-LEAST_ROUNDS = 2
+#: Rounds that every process plays, whatever they cost: a median of three stands one disturbed sample.
+LEAST_ROUNDS = 3
 
 #: A single process plays at least as many rounds as an interval needs.
 LEAST_ROUNDS_ALONE = stats.FEWEST_FOR_INTERVAL
+
+#: Deadline of the reference, which is the harness's own work and counts against no case.
+REFERENCE_DEADLINE_S = 1800.0
+
+#: Failures that tell of memory never written: others (no time, no memory) have other causes.
+TELLING = ("error", "crashed")
 
 #: What starting a bench and preparing one case in it is reckoned at when the time left is estimated.
 OVERHEAD_S = 0.1
@@ -78,7 +85,7 @@ class Clocks:
 
 def budget_s(scenario: Scenario, block: Block) -> float:
     """Seconds that measuring `block` is reckoned at, at most (but for slow calls and slow preparation)."""
-    benches = scenario.measure.processes_on(block.device) + 2
+    benches = scenario.measure.processes_on(block.device) + 3
     return len(block.cases) * (scenario.measure.max_seconds + benches * OVERHEAD_S)
 
 
@@ -134,8 +141,9 @@ def measure_block(
 ) -> list[Record]:
     """One record a case, in the block's order.
 
-    First each case is inspected in a bench of the block (`prepare`, `memory`, `accuracy`), then once more
-    with uninitialised memory poisoned; what is still alive is sampled in several fresh benches.
+    First each case is inspected in a bench of its own (`prepare`, `memory`), then all are judged in one
+    (`reference`, `accuracy`), and judged once more with uninitialised memory poisoned; what is still alive is
+    sampled in several fresh benches.
 
     Raises:
         MeasuringError: no benches can be had.
@@ -202,14 +210,13 @@ class _BlockRun:
 
     def run(self) -> list[Record]:
         started_at = self.clocks.utc_now()
-        steps = self.processes + 2
-        self._in_turn(self._inspect, _CaseRun.fail)
-        self.progressed(1 / steps)
-        self._in_turn(self._poison, self._cannot_stand_poison)
-        self.progressed(2 / steps)
+        steps = self.processes + 3
+        for done, phase in enumerate((self._inspect_all, self._judge_all, self._poison_all), start=1):
+            phase()
+            self.progressed(done / steps)
         for process in range(self.processes):
             self._sample(process)
-            self.progressed((process + 3) / steps)
+            self.progressed((process + 4) / steps)
         return [self._record(run, started_at) for run in self.runs.values()]
 
     # Verbs
@@ -221,7 +228,7 @@ class _BlockRun:
         finally:
             run.duration_s += self.clocks.monotonic() - began
 
-    def _prepare(self, bench: Bench, run: _CaseRun, *, poisoned: bool = False) -> PrepareReply:
+    def _prepare(self, bench: Bench, run: _CaseRun, **mode: bool) -> PrepareReply:
         reply = self._request(
             bench,
             "prepare",
@@ -232,7 +239,7 @@ class _BlockRun:
             device=run.case.device,
             seed=self.measure.seed,
             threads=self.measure.threads_count(),
-            poisoned=poisoned,
+            **mode,
         )
         return cast(PrepareReply, reply)
 
@@ -244,46 +251,102 @@ class _BlockRun:
         finally:
             bench.close()
 
+    # Inspection
+
+    def _inspect_all(self) -> None:
+        """Does it run, and how much memory does it take? Each case in a fresh bench.
+
+        So no first call profits from another's, and no memory that others have freed stands in the way.
+        """
+        for run in self.runs.values():
+            with self._bench() as bench:
+                try:
+                    prepared = self._prepare(bench, run)
+                    run.framework = prepared["framework"]
+                    run.device_name = prepared["device_name"]
+                    run.resolved_backend = prepared["resolved_backend"]
+                    run.first_call_s = prepared["first_call_s"]
+                    run.output_bytes = prepared["output_bytes"]
+                    run.memory = cast(MemoryReply, self._request(bench, "memory", run))
+                except BenchFailed as failure:
+                    run.fail(failure)
+
+    def _judge_all(self) -> None:
+        """How wrong is it?"""
+
+        def judge(bench: Bench, run: _CaseRun) -> None:
+            self._prepare(bench, run)
+            run.accuracy = cast(AccuracyReply, self._request(bench, "accuracy", run))
+            self._request(bench, "release", run)
+
+        self._in_turn([run for run in self.runs.values() if run.alive], judge, _CaseRun.fail, self._reference)
+
+    def _poison_all(self) -> None:
+        """Does it leave part of its output unwritten, or compute with memory that it never wrote?"""
+
+        def poison(bench: Bench, run: _CaseRun) -> None:
+            self._prepare(bench, run, poisoned=True)
+            reply = self._request(bench, "accuracy", run)
+            if reply["accuracy"] == "fail":
+                run.refute(reply["reason"])
+            self._request(bench, "release", run)
+
+        judged = [run for run in self.runs.values() if run.alive and run.accuracy is not None]
+        self._in_turn(judged, poison, self._cannot_stand_poison)
+
     def _in_turn(
         self,
+        runs: Sequence[_CaseRun],
         examine: Callable[[Bench, _CaseRun], None],
         failed: Callable[[_CaseRun, BenchFailed], None],
+        begin: Callable[[Bench], bool] = lambda bench: True,
     ) -> None:
-        """`examine` each live case in one bench, or in as many as it takes."""
-        waiting = [run for run in self.runs.values() if run.alive]
+        """`examine` each of `runs` in one bench, or in as many as it takes, while `begin` finds them fit.
+
+        One that runs out of memory where others were before it is tried again in a fresh bench.
+        """
+        waiting = list(runs)
         while waiting:
             with self._bench() as bench:
+                if not begin(bench):
+                    return
+                fresh = True
                 while waiting:
-                    run = waiting.pop(0)
+                    run = waiting[0]
                     try:
                         examine(bench, run)
                     except BenchFailed as failure:
+                        if failure.status == "oom" and not fresh:
+                            break
                         failed(run, failure)
                         if isinstance(failure, BenchLost):
+                            waiting.pop(0)
                             break
+                    waiting.pop(0)
+                    fresh = False
 
-    def _inspect(self, bench: Bench, run: _CaseRun) -> None:
-        """All that needs no repetition: does it run, how much memory does it take, how wrong is it?"""
-        prepared = self._prepare(bench, run)
-        run.framework = prepared["framework"]
-        run.device_name = prepared["device_name"]
-        run.resolved_backend = prepared["resolved_backend"]
-        run.first_call_s = prepared["first_call_s"]
-        run.output_bytes = prepared["output_bytes"]
-        run.memory = cast(MemoryReply, self._request(bench, "memory", run))
-        run.accuracy = cast(AccuracyReply, self._request(bench, "accuracy", run))
-        self._request(bench, "release", run)
-
-    def _poison(self, bench: Bench, run: _CaseRun) -> None:
-        """Does the kernel leave part of its output unwritten, or compute with memory it never wrote?"""
-        self._prepare(bench, run, poisoned=True)
-        reply = self._request(bench, "accuracy", run)
-        if reply["accuracy"] == "fail":
-            run.refute(reply["reason"])
-        self._request(bench, "release", run)
+    def _reference(self, bench: Bench) -> bool:
+        """Have the answer computed that all are judged by; without it none is, and each row says why."""
+        parameters = {"workload": self.block.workload.to_json(), "seed": self.measure.seed}
+        try:
+            bench.request("reference", parameters, REFERENCE_DEADLINE_S)
+        except BenchFailed as failure:
+            for run in self.runs.values():
+                if run.alive and run.accuracy is None:
+                    run.reason = f"accuracy is unchecked: the reference failed: {failure}"
+            return False
+        return True
 
     def _cannot_stand_poison(self, run: _CaseRun, failure: BenchFailed) -> None:
-        # It ran before: what it cannot stand is the contents of memory that it never wrote.
+        """It ran before. Was it what memory holds, or the deterministic mode that filling memory entails?"""
+        if failure.status not in TELLING:
+            return
+        with self._bench() as bench:
+            try:
+                self._prepare(bench, run, deterministic=True)
+                self._request(bench, "accuracy", run)
+            except BenchFailed:
+                return
         run.refute(f"with uninitialised memory filled with NaN: {failure.status}: {failure.reason}")
 
     # Sampling
@@ -298,33 +361,48 @@ class _BlockRun:
             budget_s=share_s,
             least_rounds=LEAST_ROUNDS_ALONE if self.processes == 1 else LEAST_ROUNDS,
         )
-        waiting = [case_id for case_id, run in self.runs.items() if run.alive]
-        while waiting:
+        groups = deque([[case_id for case_id, run in self.runs.items() if run.alive]])
+
+        def failed(case_id: str, failure: BenchFailed, group: Sequence[str]) -> None:
+            if failure.status == "oom" and len(group) > 1:
+                groups.append([case_id])  # the others' tensors were in the way: once more, alone
+            else:
+                self.runs[case_id].fail(failure)
+
+        while groups:
+            group = groups.popleft()
+            if not group:
+                continue
             with self._bench() as bench:
                 # The order in which cases take their memory is drawn anew for every process.
-                entrants, lost = self._enter(bench, rng.sample(waiting, len(waiting)))
+                entrants, failures, lost = self._enter(bench, rng.sample(group, len(group)))
+                for case_id, failure in failures.items():
+                    failed(case_id, failure, group)
                 if lost:
-                    waiting = [case_id for case_id in waiting if self.runs[case_id].alive]
+                    groups.appendleft([case_id for case_id in group if case_id not in failures])
                     continue
                 outcome = play(entrants, pace=pace, stop=stop, rng=rng, clock=self.clocks.monotonic)
                 self._keep(bench, entrants)
                 for entrant, failure in outcome.failures:
-                    self.runs[entrant.case_id].fail(failure)
-                waiting = [entrant.case_id for entrant in outcome.unfinished]
+                    failed(entrant.case_id, failure, group)
+                groups.appendleft([entrant.case_id for entrant in outcome.unfinished])
 
-    def _enter(self, bench: Bench, case_ids: Sequence[str]) -> tuple[list[Entrant], bool]:
-        """The cases that could be prepared in `bench`, and whether the bench was lost over one of them."""
-        entrants = []
+    def _enter(
+        self, bench: Bench, case_ids: Sequence[str]
+    ) -> tuple[list[Entrant], dict[str, BenchFailed], bool]:
+        """The cases that could be prepared in `bench`, those that could not, and whether it was lost."""
+        entrants: list[Entrant] = []
+        failures: dict[str, BenchFailed] = {}
         for case_id in case_ids:
             try:
                 self._prepare(bench, self.runs[case_id])
             except BenchFailed as failure:
-                self.runs[case_id].fail(failure)
+                failures[case_id] = failure
                 if isinstance(failure, BenchLost):
-                    return [], True
+                    return [], failures, True
             else:
                 entrants.append(Entrant(case_id, bench))
-        return entrants, False
+        return entrants, failures, False
 
     def _keep(self, bench: Bench, entrants: Sequence[Entrant]) -> None:
         """Add this bench's samples to every case, empty ones where a case took no part.
@@ -342,6 +420,13 @@ class _BlockRun:
         known = self.source.hello["devices"].get(device.split(":")[0], [])
         return next((str(each["name"]) for each in known if each["device"] == device), None)
 
+    def _framework(self, implementation: str) -> str | None:
+        """What the catalogue says of an implementation that never came so far as to answer."""
+        known = (
+            info["framework"] for info in self.source.hello["catalogue"] if info["name"] == implementation
+        )
+        return next(known, None)
+
     def _record(self, run: _CaseRun, started_at: str) -> Record:
         estimate = stats.hierarchical_interval(
             [[elapsed / each.calls for elapsed in each.elapsed_s] for each in run.processes if each.rounds]
@@ -356,7 +441,7 @@ class _BlockRun:
             workload=run.case.workload,
             device=run.case.device,
             device_name=run.device_name or self._device_name(run.case.device),
-            framework=run.framework,
+            framework=run.framework or self._framework(run.case.variant.implementation),
             resolved_backend=run.resolved_backend,
             anchor=self.block.anchor.case_id if self.block.anchor else None,
             seed=self.measure.seed,

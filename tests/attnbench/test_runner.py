@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from attnbench.protocol import BenchFailed, BenchLost
 from attnbench.record import Record
 from attnbench.runner import Clocks, measure_block, sweep
 from attnbench.scenario import Scenario, parse
-from scripted import FakeClock, Script, ScriptedSource, failing, steady
+from scripted import FakeClock, Script, ScriptedBench, ScriptedSource, failing, steady
 
 SCENARIO = """
 name: scripted
@@ -44,14 +45,15 @@ def measured(**scripts: Script) -> tuple[dict[str, Record], ScriptedSource]:
     return {record.implementation: record for record in records}, source
 
 
-def test_a_block_is_inspected_poisoned_and_sampled_in_fresh_benches() -> None:
+def test_a_block_is_inspected_judged_poisoned_and_sampled_in_fresh_benches() -> None:
     records, source = measured(a=Script(steady(1e-3)), b=Script(steady(2e-3)))
-    assert len(source.benches) == 2 + 3
-    verbs = {number: {verb for n, verb, _ in source.log if n == number} for number in range(5)}
-    assert verbs[0] == {"prepare", "memory", "accuracy", "release"}
-    assert verbs[1] == {"prepare", "accuracy", "release"}
-    assert verbs[2] == verbs[3] == verbs[4] == {"prepare", "sample"}
-    assert [bench.poisoned for bench in source.benches] == [False, True, False, False, False]
+    assert len(source.benches) == 2 + 1 + 1 + 3
+    verbs = {number: {verb for n, verb, _ in source.log if n == number} for number in range(7)}
+    assert verbs[0] == verbs[1] == {"prepare", "memory"}, "each case is inspected in a bench of its own"
+    assert verbs[2] == {"reference", "prepare", "accuracy", "release"}
+    assert verbs[3] == {"prepare", "accuracy", "release"}
+    assert verbs[4] == verbs[5] == verbs[6] == {"prepare", "sample"}
+    assert [bench.poisoned for bench in source.benches] == [False, False, False, True, False, False, False]
     a = records["a"]
     assert (a.status, a.reason, a.converged) == ("ok", None, True)
     assert a.device_name == "Scripted CPU"
@@ -131,18 +133,91 @@ def test_what_only_poison_shows_fails_the_case_but_keeps_its_time() -> None:
     assert record.processes
 
 
-def test_a_kernel_that_dies_of_poison_is_refuted_not_lost() -> None:
-    def dies_poisoned(verb: str, bench: int, sample: int) -> BenchFailed | None:
-        return BenchLost("crashed", "killed by SIGFPE") if (verb, bench) == ("accuracy", 1) else None
+#: With two cases: benches 0 and 1 inspect, 2 judges, 3 is poisoned, 4 would be the deterministic one.
+JUDGES, POISONED, DETERMINISTIC = 2, 3, 4
 
-    records, _ = measured(a=Script(fails=dies_poisoned), b=Script())
+
+def dying(failure: BenchFailed, *benches: int) -> Script:
+    """A kernel whose accuracy verb fails in the given benches."""
+    return Script(
+        fails=lambda verb, bench, sample: failure if verb == "accuracy" and bench in benches else None
+    )
+
+
+@pytest.mark.parametrize(
+    ("failure", "benches", "verdict"),
+    [
+        (BenchLost("crashed", "killed by SIGFPE"), (POISONED,), "fail"),
+        (BenchFailed("error", "ValueError: NaN"), (POISONED,), "fail"),
+        # It cannot do with the deterministic mode either, so memory is not to blame.
+        (BenchFailed("error", "no deterministic implementation"), (POISONED, DETERMINISTIC), "pass"),
+        (BenchLost("timeout", "took longer than 7 s"), (POISONED,), "pass"),
+        (BenchFailed("oom", "MemoryError"), (POISONED,), "pass"),
+    ],
+)
+def test_only_what_fails_for_the_poison_is_refuted(
+    failure: BenchFailed, benches: tuple[int, ...], verdict: str
+) -> None:
+    records, _ = measured(a=dying(failure, *benches), b=Script())
     verdicts = {name: record.accuracy for name, record in records.items()}
     assert {record.status for record in records.values()} == {"ok"}
     assert verdicts["a"] is not None
     assert verdicts["b"] is not None
-    assert verdicts["a"]["accuracy"] == "fail"
-    assert "SIGFPE" in (verdicts["a"]["reason"] or "")
+    assert verdicts["a"]["accuracy"] == verdict
+    assert (failure.reason in (verdicts["a"]["reason"] or "")) == (verdict == "fail")
     assert verdicts["b"]["accuracy"] == "pass"
+
+
+def test_a_case_short_of_memory_is_tried_again_where_it_is_alone() -> None:
+    """In the judging bench and in every sampling bench the other case was there first, or with it."""
+    oom = BenchFailed("oom", "MemoryError")
+
+    class Crowded(ScriptedBench):
+        def request(self, verb: str, parameters: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+            prepared = [name for number, asked, name in source.log if number == self.number and name == "a"]
+            if verb == "prepare" and parameters["implementation"] == "b" and prepared:
+                raise oom
+            return super().request(verb, parameters, deadline_s)
+
+    class Source(ScriptedSource):
+        def bench(self) -> ScriptedBench:
+            bench = Crowded(self, len(self.benches))
+            self.benches.append(bench)
+            return bench
+
+    source = Source({"a": Script(steady(1e-3)), "b": Script(steady(1e-3))})
+    scenario, (block,) = scenario_of(source)
+    a, b = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    assert (a.status, b.status, b.reason) == ("ok", "ok", None)
+    assert b.accuracy is not None
+    for record in (a, b):
+        assert sum(bool(process.rounds) for process in record.processes) == 3
+
+
+def test_a_case_that_has_no_memory_even_alone_is_oom() -> None:
+    records, _ = measured(
+        a=Script(steady(1e-3)), bad=Script(fails=failing("sample", BenchFailed("oom", "MemoryError")))
+    )
+    assert (records["bad"].status, records["bad"].reason) == ("oom", "MemoryError")
+    assert records["a"].status == "ok"
+
+
+@pytest.mark.parametrize("failure", [BenchFailed("oom", "MemoryError"), BenchLost("timeout", "too long")])
+def test_without_a_reference_cases_are_measured_and_unchecked(failure: BenchFailed) -> None:
+    source = ScriptedSource({"a": Script(steady(1e-3)), "b": Script(steady(1e-3))})
+    source.reference_failure = failure
+    scenario, (block,) = scenario_of(source)
+    for record in measure_block(scenario, block, source, clocks=clocks_of(source.clock)):
+        assert record.status == "ok"
+        assert record.accuracy is None
+        assert failure.reason in (record.reason or "")
+        assert record.processes
+
+
+def test_a_case_that_never_ran_still_tells_its_framework() -> None:
+    failure = BenchFailed("unsupported", "not this shape")
+    records, _ = measured(a=Script(), bad=Script(fails=failing("prepare", failure), framework="numpy"))
+    assert records["bad"].framework == "numpy"
 
 
 def test_a_wide_spread_between_processes_is_not_called_converged() -> None:

@@ -21,6 +21,7 @@ OUT_OF_MEMORY = (
     "out of memory",
     "can't start new thread",
     "Thread creation failed",
+    "Resource temporarily unavailable",
 )
 
 #: Texts by which libraries say that no memory could ever hold so many numbers.
