@@ -38,7 +38,13 @@ COLUMNS: tuple[Column, ...] = (
     Column("operation", "string", "", "What is computed, e.g. `attention`."),
     Column("implementation", "string", "", "The way in which it is computed."),
     Column("options", "string", "", "The implementation's options, `block=256`; empty without any."),
-    Column("framework", "string", "", "What the kernel is written with: `torch` or `numpy`.", _NOT_CALLED),
+    Column(
+        "framework",
+        "string",
+        "",
+        "What the kernel is written with: `torch` or `numpy`.",
+        "the implementation is unknown",
+    ),
     Column(
         "resolved_backend",
         "string",
@@ -68,7 +74,8 @@ COLUMNS: tuple[Column, ...] = (
         "reason",
         "string",
         "",
-        "Why the status is not ok, or why accuracy failed.",
+        "Why the status is not ok, or why accuracy failed; otherwise what limits a figure: "
+        "`peak_alloc_bytes is partial: …`.",
         "there is nothing to explain",
     ),
     Column(
@@ -167,8 +174,8 @@ COLUMNS: tuple[Column, ...] = (
         "flops",
         "Int64",
         "FLOP",
-        "The least work: 2 · pairs · heads · 2 · head_dim, pairs being those that the mask allows; "
-        "a backward 2.5 times that, both passes 3.5 times.",
+        "The work by FlashAttention's convention: a forward 2 · pairs · heads · 2 · head_dim, pairs being "
+        "those that the mask allows; a backward counts 2.5 forwards, recomputation included; both passes 3.5.",
         "beyond 2⁶³ − 1",
     ),
     Column("bytes", "Int64", "B", "The least traffic: every operand moved once.", "beyond 2⁶³ − 1"),
@@ -192,7 +199,9 @@ COLUMNS: tuple[Column, ...] = (
         "peak_alloc_bytes",
         "Int64",
         "B",
-        "Peak of the framework's own allocator above what was held before the call; deterministic.",
+        "Peak of the framework's own allocator above what was held before the call; deterministic. Where "
+        "`peak_rss_bytes` exceeds it by more than 10% and 8 MiB it is partial, a lower bound: what other "
+        "threads allocate, or libraries past that allocator, is not seen.",
         "memory was not or cannot be measured",
     ),
     Column(
@@ -250,7 +259,10 @@ COLUMNS: tuple[Column, ...] = (
         "Rounds thrown away whole, because the device was slowed down by heat.",
     ),
     Column(
-        "attempt", "Int64", "", "How often the case's block was begun in this run; a resumed block counts on."
+        "attempt",
+        "Int64",
+        "",
+        "Which attempt at the case's block this is, from 1; attempts that left no records are not counted.",
     ),
     Column("started_at", "string", "UTC", "When its block was begun, in ISO 8601."),
     Column(

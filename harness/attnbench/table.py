@@ -222,6 +222,8 @@ def _inspected(record: Record) -> dict[str, Any]:
     if record.accuracy is not None:
         row |= record.accuracy
         why = why or record.accuracy["reason"]
+    if record.status == "ok" and record.memory is not None and record.memory["peak_alloc_partial"]:
+        why = why or f"peak_alloc_bytes is partial: {record.memory['peak_alloc_partial']}"
     # A message out of a bench may hold half characters, which no file format takes.
     row["reason"] = None if why is None else why.encode(errors="replace").decode()
     return row

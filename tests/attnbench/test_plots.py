@@ -155,6 +155,7 @@ def test_the_front_holds_what_nobody_beats_and_only_what_is_verified() -> None:
             row("b", latency=2e-3, peak_alloc_bytes=50),
             row("c", latency=3e-3, peak_alloc_bytes=60),
             row("wrong", latency=1e-4, peak_alloc_bytes=1, accuracy="fail"),
+            row("partial", latency=1e-4, peak_alloc_bytes=1, peak_rss_bytes=1 << 30),
             row("flagged", latency=1e-4, peak_alloc_bytes=1, flagged=True),
             row("unchecked", latency=1e-4, peak_alloc_bytes=1, accuracy="unchecked"),
         )

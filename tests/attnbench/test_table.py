@@ -261,6 +261,16 @@ def test_memory_and_accuracy_are_taken_over() -> None:
     assert pd.isna(found["reason"])
 
 
+def test_a_partial_figure_of_memory_is_said_where_nothing_weighs_more() -> None:
+    memory = {**make_memory(5), "peak_alloc_partial": "not seen"}
+    assert row(make_record(memory=memory))["reason"] == "peak_alloc_bytes is partial: not seen"
+    assert row(make_record(memory=memory, accuracy=None))["reason"] == "peak_alloc_bytes is partial: not seen"
+    wrong = row(make_record(memory=memory, accuracy=make_accuracy("fail", 12.0)))
+    assert wrong["reason"] == "o: the largest error is 12 times its bound"
+    failed = row(make_record(memory=memory, status="timeout", reason=None))
+    assert pd.isna(failed["reason"])
+
+
 def test_a_kernel_that_is_wrong_keeps_its_time_and_says_why() -> None:
     found = row(make_record(accuracy=make_accuracy("fail", 12.0)))
     assert found["accuracy"] == "fail"

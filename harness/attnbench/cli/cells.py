@@ -48,7 +48,8 @@ def case_line(row: Row) -> str:
         f"error {cells.error(row)} ({cells.ratio(row)})",
     ]
     verdict = cells.status(row)
-    verdict += f": {clean(str(row['reason']))}" if row.get("reason") else ""
+    if row.get("reason") and verdict != "ok":  # of an ok row it is what `≥` before its memory says
+        verdict += f": {clean(str(row['reason']))}"
     return "  ".join([head, *figures, verdict])
 
 

@@ -34,8 +34,12 @@ def print_results(rows: Sequence[Row], target: Console) -> None:
         target.print(Text(common, style="bold"))
     layout = _fitting(rows, target)
     target.print(_drawn(rows, layout, target.width))
-    if any(map(cells.wide, rows)) and any(column.text is cells.latency_interval for column in layout.columns):
-        target.print(Text(cells.WIDE_MEANING, style="dim"))
+    shown = {column.text for column in layout.columns}
+    marks = ((cells.latency_interval, cells.WIDE_MEANING), (cells.memory, cells.PARTIAL_MEANING))
+    absent = [meaning for text, meaning in marks if text not in shown]
+    for meaning in cells.legend(rows):
+        if meaning not in absent:
+            target.print(Text(meaning, style="dim"))
     for line in _reasons(rows):
         target.print(Text(line))
 

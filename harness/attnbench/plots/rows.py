@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from attnbench.bench.memory import alloc_is_partial
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -32,6 +34,7 @@ __all__ = [
     "labels",
     "lengths",
     "measured",
+    "memory_is_partial",
     "rows_of",
     "series",
     "shape_label",
@@ -145,6 +148,12 @@ def flag_text(row: Row) -> str | None:
 def can_win(row: Row) -> bool:
     """Whether the row may be called the best: measured, verified and not flagged."""
     return measured(row) and row.get("accuracy") == "pass" and flag_text(row) is None
+
+
+def memory_is_partial(row: Row) -> bool:
+    """Whether the framework's allocator saw but a part of the memory: its peak is a lower bound."""
+    peak = row.get("peak_alloc_bytes")
+    return peak is not None and alloc_is_partial(peak, row.get("peak_rss_bytes")) is not None
 
 
 def labels(rows: Iterable[Row]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.plots.panels import Panel, any_row, grid, legend, mark, pages
 from attnbench.plots.plot import Plot, common_text, data_table, listed
-from attnbench.plots.rows import Row, can_win, failed_accuracy, flag_text
+from attnbench.plots.rows import Row, can_win, failed_accuracy, flag_text, memory_is_partial
 from attnbench.plots.style import GRID, INK, MUTED, Look
 from attnbench.plots.ticks import bytes_scale, fitting, limits, seconds_scale, set_ticks
 from attnbench.units import format_bytes, format_seconds
@@ -27,9 +27,13 @@ def _size(row: Row) -> float:
 
 
 def pareto(rows: Sequence[Row]) -> list[Row]:
-    """Those that nobody beats in both time and memory, fastest first; only verified rows can be."""
+    """Those that nobody beats in both time and memory, fastest first.
+
+    Only verified rows can be, and only those whose memory is known in full.
+    """
+    sure = (row for row in rows if can_win(row) and not memory_is_partial(row))
     front: list[Row] = []
-    for row in sorted(filter(can_win, rows), key=lambda row: (_time(row), _size(row))):
+    for row in sorted(sure, key=lambda row: (_time(row), _size(row))):
         if not front or _size(row) < _size(front[-1]):
             front.append(row)
     return front
@@ -128,6 +132,7 @@ def tradeoff(panels: Sequence[Panel], looks: dict[str, Look], known: Mapping[str
     plots = []
     for ending, page in pages(shown):
         rows_shown = [row for panel in page for row in panel.rows]
+        unseen = "Points whose memory is a lower bound are not ringed. "
 
         def draw(page: Sequence[Panel] = page) -> Figure:
             return _draw(page, looks)
@@ -139,6 +144,7 @@ def tradeoff(panels: Sequence[Panel], looks: dict[str, Look], known: Mapping[str
                 caption="Each point is one implementation; towards the lower left is better. Ringed points "
                 "are beaten by nobody in both time and memory; the shaded side holds those that are. Of "
                 "lengths swept, the longest with the most implementations is shown. "
+                f"{unseen if any(map(memory_is_partial, rows_shown)) else ''}"
                 f"{common_text(rows_shown, known)}".strip(),
                 alt=_alt(page),
                 data=data_table(rows_shown, ("latency_median_s", "peak_alloc_bytes", "accuracy")),

@@ -5,13 +5,24 @@ They read a row of the table as it is. Layout, what stands where and what is lef
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from attnbench.plots.rows import AXES, Row, clean, failed_accuracy, flag_text, label_of, shape_label
+from attnbench.plots.rows import (
+    AXES,
+    Row,
+    clean,
+    failed_accuracy,
+    flag_text,
+    label_of,
+    memory_is_partial,
+    shape_label,
+)
 from attnbench.units import format_bytes, format_count, format_ratio, format_seconds, significant
 
 __all__ = [
     "DASH",
+    "PARTIAL",
+    "PARTIAL_MEANING",
     "WIDE",
     "WIDE_MEANING",
     "cells",
@@ -20,6 +31,7 @@ __all__ = [
     "latency",
     "latency_interval",
     "latency_spread",
+    "legend",
     "memory",
     "ratio",
     "shape",
@@ -37,6 +49,10 @@ DASH = "–"
 #: Stands before an interval that is wider than was asked.
 WIDE = "≈"
 WIDE_MEANING = "≈ the interval is wider than the precision asked"
+
+#: Stands before memory of which the framework's allocator saw but a part.
+PARTIAL = "≥"
+PARTIAL_MEANING = "≥ the framework's allocator does not see all of the memory; the resident set is larger"
 
 _SECONDS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
 
@@ -87,6 +103,12 @@ def wide(row: Row) -> bool:
     return row.get("converged") is False
 
 
+def legend(rows: Sequence[Row]) -> list[str]:
+    """What the marks mean that stand in the cells of these rows."""
+    marks = ((wide, WIDE_MEANING), (memory_is_partial, PARTIAL_MEANING))
+    return [meaning for holds, meaning in marks if any(map(holds, rows))]
+
+
 def speedup(row: Row) -> str:
     """How many times as fast as the anchor: `1.85×`; the anchor itself is `1×`."""
     return "1×" if _is_anchor(row) else format_ratio(row.get("speedup"))
@@ -112,11 +134,14 @@ def with_interval(text: str, interval: str) -> str:
 
 
 def memory(row: Row) -> str:
-    """The allocator's peak: `12.3 MiB`; with `(RSS)` where only the operating system's view is known."""
+    """The allocator's peak: `12.3 MiB`; `≥ 12.3 MiB` where it does not see all.
+
+    With `(RSS)` where only the operating system's view is known.
+    """
     peak, resident = row.get("peak_alloc_bytes"), row.get("peak_rss_bytes")
     if peak is None and resident is not None:
         return f"{format_bytes(resident)} (RSS)"
-    return format_bytes(peak)
+    return f"{PARTIAL} {format_bytes(peak)}" if memory_is_partial(row) else format_bytes(peak)
 
 
 def error(row: Row) -> str:

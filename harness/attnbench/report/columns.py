@@ -84,8 +84,9 @@ _FIGURES = (
     Column(
         "memory",
         "memory",
-        "Peak memory: the most that the framework's allocator held above what was there before the call.",
-        lambda row: format_bytes(row.get("peak_alloc_bytes")),
+        "Peak memory: the most that the framework's allocator held above what was there before the call. "
+        f"{cells.PARTIAL_MEANING}.",
+        cells.memory,
         "peak_alloc_bytes",
     ),
     Column(

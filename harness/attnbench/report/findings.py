@@ -27,6 +27,7 @@ from attnbench.plots.rows import (
     labels,
     lengths,
     measured,
+    memory_is_partial,
     rows_of,
     series,
     shorten,
@@ -280,13 +281,18 @@ def _failures(rows: Sequence[Row]) -> Iterable[Finding]:
     yield Finding("failures", text, serious=grave)
 
 
+def _sized(row: Row) -> bool:
+    """Whether the row's memory is known in full; a lower bound bears out nothing."""
+    return (row.get("peak_alloc_bytes") or 0) > 0 and not memory_is_partial(row)
+
+
 def _leanest(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:
     """Who needs the least memory; equal to within 1% counts as equal."""
     wins: Counter[str] = Counter()
     judged = 0
     widest: tuple[float, Row, Row] | None = None
     for block in blocks(rows):
-        sized = [row for row in block if can_win(row) and (row.get("peak_alloc_bytes") or 0) > 0]
+        sized = [row for row in block if can_win(row) and _sized(row)]
         if len(sized) < 2:
             continue
         judged += 1
@@ -336,7 +342,7 @@ def _growth(rows: Sequence[Row]) -> Iterable[Finding]:
             points = [
                 (float(row["length"]), float(row["peak_alloc_bytes"]))
                 for row in series(group, label)
-                if row["length"] and (row.get("peak_alloc_bytes") or 0) > 0 and not failed_accuracy(row)
+                if row["length"] and _sized(row) and not failed_accuracy(row)
             ]
             exponent = growth(points)
             if exponent is not None:

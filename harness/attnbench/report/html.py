@@ -59,11 +59,14 @@ def reasons(rows: Sequence[Row]) -> list[tuple[Row, str, str]]:
     """Every row that failed, is wrong or is flagged: the row, its status and why."""
     found = []
     for row in rows:
-        flag = flag_text(row)
-        if not measured(row) or failed_accuracy(row) or flag:
-            reason = clean(row.get("reason") or "") or flag or "no reason was recorded"
-            found.append((row, cells.status(row), reason))
+        if not measured(row) or failed_accuracy(row) or flag_text(row):
+            found.append((row, cells.status(row), _reason(row) or "no reason was recorded"))
     return found
+
+
+def _reason(row: Row) -> str:
+    """What was recorded, and why the row is flagged; empty where there is neither."""
+    return "; ".join(filter(None, (flag_text(row), clean(row.get("reason") or ""))))
 
 
 def _line(row: Row, columns: Sequence[Column], before: Row | None) -> dict[str, Any]:
@@ -79,7 +82,7 @@ def _line(row: Row, columns: Sequence[Column], before: Row | None) -> dict[str, 
     return {
         "state": state,
         "first": before is not None and blocks([before, row])[0] == [before],
-        "reason": clean(row.get("reason") or flag_text(row) or ""),
+        "reason": _reason(row),
         "cells": [
             (column, column.text(row), column.detail(row) if column.detail else "", column.sort_value(row))
             for column in columns
@@ -141,7 +144,7 @@ def page(
             lines=lines,
             tall=len(lines) > _ROWS_IN_FULL,
             common=common(rows),
-            wide=cells.WIDE_MEANING if any(map(cells.wide, rows)) else "",
+            legend=cells.legend(rows),
             usual=common_text(rows, usual(rows)) if rows else "",
             filters=filters,
             figures=[(plot, inline_svg(plot, document), _data(plot)) for plot, document in drawings],

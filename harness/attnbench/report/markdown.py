@@ -87,7 +87,7 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
             line = [f"~~{text}~~" if text != cells.DASH else text for text in line[:-1]] + [f"**{line[-1]}**"]
         table.append(line)
     lines += ["", "## Results", ""]
-    notes = [common(rows), f"{cells.WIDE_MEANING}." if any(map(cells.wide, rows)) else ""]
+    notes = [common(rows), *(f"{meaning}." for meaning in cells.legend(rows))]
     lines += [escape(" ".join(filter(None, notes))), ""] if any(notes) else []
     if not table:
         lines += ["No case was recorded."]

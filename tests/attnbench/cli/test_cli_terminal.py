@@ -11,6 +11,7 @@ from rich.console import Console
 
 from attnbench.cli import cells, terminal
 from attnbench.cli.results import print_results
+from attnbench.report.cells import PARTIAL_MEANING
 
 
 def row(**overrides: Any) -> dict[str, Any]:
@@ -130,6 +131,18 @@ def test_intervals_wider_than_asked_are_marked_and_explained() -> None:
     assert "≈" not in drawn([row()], 200)
     assert "≈" not in drawn([row(), wide], 80)  # there the width itself is shown
     assert "±>100%" in drawn([row(), wide], 80)
+
+
+def test_partial_memory_is_marked_and_explained_where_it_is_shown() -> None:
+    partial = row(peak_rss_bytes=1 << 30, reason="peak_alloc_bytes is partial: unseen")
+    assert "≥ 3.00 MiB" in drawn([row(), partial], 200)
+    assert drawn([row(), partial], 200).rstrip().endswith(PARTIAL_MEANING)
+    assert "≥" not in drawn([row(), partial], 40)
+    assert "unseen" not in cells.case_line(partial)
+    assert "≥ 3.00 MiB" in cells.case_line(partial)
+    assert cells.case_line({**partial, "accuracy": "fail"}).endswith(
+        "wrong: peak_alloc_bytes is partial: unseen"
+    )
 
 
 def test_sweeps_of_many_axes_fit_eighty_columns() -> None:

@@ -44,6 +44,25 @@ def test_the_anchor_and_the_unknown() -> None:
     assert failed["latency"] == failed["memory"] == failed["error"] == failed["speedup"] == "–"
 
 
+def test_memory_that_the_allocator_does_not_see_in_full_is_a_lower_bound() -> None:
+    def text(peak: int, resident: int | None) -> str:
+        return line(peak_alloc_bytes=peak, peak_rss_bytes=resident)["memory"]
+
+    assert text(10 << 20, 20 << 20) == "≥ 10.0 MiB"
+    assert text(10 << 20, 19 << 20) == "10.0 MiB"  # a tenth and 8 MiB are what RSS may exceed it by
+    assert text(10 << 20, None) == "10.0 MiB"
+    assert text(0, 64 << 20) == "≥ 0 B"
+
+
+def test_marks_are_explained_where_they_stand() -> None:
+    plain, wide, partial = rows_of(
+        frame(row(), row(converged=False), row(peak_alloc_bytes=1, peak_rss_bytes=1 << 30))
+    )
+    assert cells.legend([plain]) == []
+    assert cells.legend([plain, wide]) == [cells.WIDE_MEANING]
+    assert cells.legend([partial, plain, wide]) == [cells.WIDE_MEANING, cells.PARTIAL_MEANING]
+
+
 @pytest.mark.parametrize(
     ("median", "low", "high", "expected"),
     [

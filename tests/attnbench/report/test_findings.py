@@ -229,6 +229,17 @@ def test_what_was_never_claimed_is_no_alarm() -> None:
     assert not found.serious
 
 
+def test_memory_seen_in_part_is_neither_least_nor_fitted() -> None:
+    unseen = {"peak_alloc_bytes": 1, "peak_rss_bytes": 1 << 30}
+    found = said(
+        row("blind", **unseen), row("a", peak_alloc_bytes=1000), row("b", latency=2e-3, peak_alloc_bytes=4000)
+    )
+    assert found["memory"] == "At L512 a needs 1000 B, b 3.91 KiB (4.00×)."
+    assert "growth" not in said(
+        *(row("blind", n, **{**unseen, "peak_alloc_bytes": n}) for n in (64, 128, 256))
+    )
+
+
 def test_growth_of_memory_is_fitted() -> None:
     rows = [row("square", n, peak_alloc_bytes=8 * n * n) for n in (128, 256, 512)]
     rows += [row("linear", n, peak_alloc_bytes=100 * n) for n in (128, 256, 512)]

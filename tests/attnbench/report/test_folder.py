@@ -17,7 +17,7 @@ import pytest
 from attnbench import report, table
 from attnbench.errors import UsageError
 from attnbench.plots.rows import rows_of
-from attnbench.report import facts, folder
+from attnbench.report import cells, facts, folder
 from builders import make_header, make_records
 from frames import HEADER, frame, realistic, row
 
@@ -282,6 +282,18 @@ def test_records_become_a_report(tmp_path: Path) -> None:
     assert "the largest error is 12 times its bound" in parsed.text
     assert "made to be oom" in parsed.text
     assert len(parsed.all("svg")) >= 5
+
+
+def test_partial_memory_is_marked_and_explained(tmp_path: Path) -> None:
+    partial = row(peak_alloc_bytes=1 << 20, peak_rss_bytes=1 << 30, reason="peak_alloc_bytes is partial: x")
+    index = report.write(frame(partial, row("b")), [HEADER], tmp_path / "out")
+    parsed = Page(index.read_text(encoding="utf-8"))
+    assert "≥ 1.00 MiB" in parsed.text
+    assert cells.PARTIAL_MEANING in parsed.text
+    summary = (index.parent / "summary.md").read_text(encoding="utf-8")
+    assert "≥ 1.00 MiB" in summary
+    assert "≥ the framework's allocator" in summary
+    assert "Failures and doubts" not in summary
 
 
 def test_an_older_report_is_replaced_and_strangers_stay(tmp_path: Path) -> None:
