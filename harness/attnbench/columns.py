@@ -175,7 +175,7 @@ COLUMNS: tuple[Column, ...] = (
         "Int64",
         "FLOP",
         "The work by FlashAttention's convention: a forward 2 · pairs · heads · 2 · head_dim, pairs being "
-        "those that the mask allows; a backward counts 2.5 forwards, recomputation included; both passes 3.5.",
+        "those that the mask allows; a backward counts 2.5 forwards, recomputation included; both 3.5.",
         "beyond 2⁶³ − 1",
     ),
     Column("bytes", "Int64", "B", "The least traffic: every operand moved once.", "beyond 2⁶³ − 1"),
