@@ -1,8 +1,9 @@
-"""What a workload costs at least: floating-point operations and bytes, exactly.
+"""What a workload costs: floating-point operations and bytes, counted exactly by the field's convention.
 
 Attention's FLOPs count the (query, key) pairs that the mask allows: forward 2·pairs·heads·(d_qk + d_v);
-backward 2.5 times that (five matrix products against two; Dao, FlashAttention-2, 2023, §4.1); both 3.5
-times. Bytes count each operand once. Cost models are registered per operation in `COSTS`.
+backward 2.5 times that (five matrix products against two, one of them a recomputation; Dao, FlashAttention-2,
+2023, §4.1); both 3.5 times. A backward that keeps the weights needs four: 2 times a forward is the least.
+Bytes count each operand once. Cost models are registered per operation in `COSTS`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["COSTS", "Costs", "costs"]
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """The least work of a workload: `flops` operations and `bytes` moved (each operand once)."""
+    """`flops` operations by the field's convention, and `bytes` moved (each operand once)."""
 
     flops: int
     bytes: int
@@ -46,5 +47,5 @@ COSTS: dict[str, Callable[[Workload, int], Costs]] = {"attention": _attention}
 
 
 def costs(workload: Workload, seed: int = 0) -> Costs:
-    """The least work of `workload`; `seed` draws the lengths of masks that have random ones."""
+    """The costs of `workload`; `seed` draws the lengths of masks that have random ones."""
     return COSTS[workload.operation](workload, seed)
