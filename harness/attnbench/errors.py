@@ -48,7 +48,10 @@ class MeasuringError(AttnbenchError):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake in a scenario file, with where it stands (line and column count from 1)."""
+    """One mistake in a scenario file, with where it stands (line and column count from 1).
+
+    For a mistake in an option of the command line, `path` is the option and `line` is 0.
+    """
 
     path: str
     line: int
@@ -57,12 +60,17 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
+        if self.line == 0:
+            return f"{self.path}: {self.message}"
         field = f" {self.field}:" if self.field else ""
         return f"{self.path}:{self.line}:{self.column}:{field} {self.message}"
 
 
 class ScenarioError(AttnbenchError):
-    """A scenario file with mistakes; `mistakes` holds every one found, in the file's order."""
+    """A scenario file with mistakes; `mistakes` holds every one found, in the file's order.
+
+    Those in options of the command line come after the file's.
+    """
 
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         self.mistakes = tuple(mistakes)

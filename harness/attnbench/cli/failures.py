@@ -5,15 +5,23 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
 from attnbench.cli.output import clean
-from attnbench.errors import AttnbenchError
+from attnbench.errors import AttnbenchError, ScenarioError
 
-__all__ = ["EXIT_FAILED_CASE", "EXIT_INTERNAL", "EXIT_INTERRUPTED", "EXIT_WRONG_USE", "Interrupted", "told"]
+__all__ = [
+    "EXIT_FAILED_CASE",
+    "EXIT_INTERNAL",
+    "EXIT_INTERRUPTED",
+    "EXIT_WRONG_USE",
+    "Complaints",
+    "Interrupted",
+    "told",
+]
 
 EXIT_FAILED_CASE = 1
 EXIT_WRONG_USE = 2
@@ -26,6 +34,14 @@ EXIT_INTERRUPTED = 130
 
 #: Set to 1 to see the traceback of a fault of attnbench itself.
 TRACEBACK_VARIABLE = "ATTNBENCH_TRACEBACK"
+
+
+class Complaints(AttnbenchError):
+    """Several errors that are told together, each as it would be alone."""
+
+    def __init__(self, errors: Sequence[AttnbenchError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(map(str, errors)))
 
 
 class Interrupted(Exception):
@@ -51,7 +67,10 @@ def told() -> Iterator[None]:
         _give_up_stdout()
         sys.exit(EXIT_BROKEN_PIPE)
     except AttnbenchError as error:
-        _fail(str(error), EXIT_WRONG_USE)
+        for each in error.errors if isinstance(error, Complaints) else (error,):
+            # Editors find `path:line:column:` at the beginning of a line only.
+            _say(str(each) if isinstance(each, ScenarioError) else f"Error: {each}")
+        sys.exit(EXIT_WRONG_USE)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", EXIT_WRONG_USE)

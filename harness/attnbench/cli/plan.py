@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnbench.cli.options import json_option, matrix_options
-from attnbench.cli.preparation import Selection, Sources, expand, read_scenarios
+from attnbench.cli.preparation import Selection, Sources, prepare
 
 if TYPE_CHECKING:
     from attnbench.case import Block, Case
@@ -45,9 +45,8 @@ def plan(
       attnbench plan my.yaml --set measure.max_seconds=1 --device cuda
     """
     selection = Selection(scenarios, devices, implementations, sets, plugins)
-    chosen = read_scenarios(selection)
     with Sources(selection.plugins) as sources:
-        matrix = expand(chosen, sources)
+        matrix = prepare(selection, sources)
         blocks = _ask(matrix, sources)
     if as_json:
         from attnbench.cli.output import print_json

@@ -6,21 +6,30 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from attnbench.cli.failures import Complaints
 from attnbench.cli.output import clean
-from attnbench.errors import RunError, ScenarioError, UsageError
+from attnbench.errors import (
+    AttnbenchError,
+    MeasuringError,
+    PluginError,
+    RunError,
+    ScenarioError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from attnbench.case import Block
-    from attnbench.protocol import BenchSource, HelloReply
+    from attnbench.protocol import BenchSource, HelloReply, ImplementationInfo
     from attnbench.scenario import Scenario
 
-__all__ = ["Selection", "Sources", "expand", "plugin_header", "read_scenarios", "warn_of_problems"]
+__all__ = ["Selection", "Sources", "plugin_header", "prepare", "warn_of_problems"]
 
 #: The share of memory that a bench which only answers questions may take.
 QUESTIONS_MEMORY_FRACTION = 0.8
@@ -97,24 +106,71 @@ class Sources:
         self.close()
 
 
-def read_scenarios(selection: Selection, texts: Mapping[str, str] | None = None) -> list[Scenario]:
-    """Every scenario asked for; with `texts` (by path) not from files but as a run has kept them.
+def prepare(
+    selection: Selection, sources: Sources, texts: Mapping[str, str] | None = None
+) -> list[tuple[Scenario, list[Block]]]:
+    """Every scenario asked for with its blocks; with `texts` (by path) not from files but as a run kept them.
+
+    Says on stderr what could not be loaded: it may be why an implementation is missing.
 
     Raises:
-        ScenarioError: the mistakes of all files together.
-        UsageError: a name that is no scenario, or two scenarios of one name.
+        ScenarioError: the mistakes of all files together, with those of the options.
+        UsageError: a name that is no scenario, a wrong option, or two scenarios of one name.
+        PluginError: a plug-in cannot be loaded.
+        MeasuringError: the zygote cannot be started.
+        Complaints: several of these.
     """
     from attnbench import scenario
 
-    changes = {
+    asked = _Catalogue(sources)
+    changes: dict[str, Any] = {
         "sets": selection.sets,
         "implementations": selection.implementations,
         "devices": selection.devices,
+        "catalogue": asked,
     }
-    if texts is None:
-        scenarios = _all_of([partial(scenario.read, name, **changes) for name in selection.scenarios])
-    else:
-        scenarios = _all_of([partial(scenario.parse, text, path, **changes) for path, text in texts.items()])
+    makers = (
+        [partial(scenario.read, name, **changes) for name in selection.scenarios]
+        if texts is None
+        else [partial(scenario.parse, text, path, **changes) for path, text in texts.items()]
+    )
+    scenarios, complaints = _tried(makers)
+    if complaints:
+        # What is sound so far may still name implementations that there are not.
+        known = asked() if scenarios else None
+        if known is not None:
+            complaints += _tried([partial(each.expand, known) for each in scenarios])[1]
+        raise _together([*complaints, *([asked.problem] if asked.problem else [])])
+    _require_names_apart(scenarios)
+    hello = sources(scenarios[0]).hello
+    warn_of_problems(hello)
+    blocks, complaints = _tried([partial(each.expand, hello["catalogue"]) for each in scenarios])
+    if complaints:
+        raise _together(complaints)
+    return list(zip(scenarios, blocks, strict=True))
+
+
+class _Catalogue:
+    """Asks once which implementations there are; `problem` is why that could not be found out."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._known: list[ImplementationInfo] | None = None
+        self.problem: AttnbenchError | None = None
+
+    def __call__(self) -> list[ImplementationInfo] | None:
+        if self._known is None and self.problem is None:
+            try:
+                hello = self._sources.any().hello
+            except (PluginError, MeasuringError) as error:
+                self.problem = error
+                return None
+            warn_of_problems(hello)
+            self._known = hello["catalogue"]
+        return self._known
+
+
+def _require_names_apart(scenarios: Sequence[Scenario]) -> None:
     by_name: dict[str, Scenario] = {}
     for each in scenarios:
         if each.name in by_name:
@@ -123,41 +179,27 @@ def read_scenarios(selection: Selection, texts: Mapping[str, str] | None = None)
                 "rows are told apart by the scenario's name, so give each its own `name:`"
             )
         by_name[each.name] = each
-    return scenarios
 
 
-def expand(scenarios: Sequence[Scenario], sources: Sources) -> list[tuple[Scenario, list[Block]]]:
-    """The blocks of every scenario, with what the first one's source has in its catalogue.
-
-    Says on stderr what could not be loaded: it may be why an implementation is missing.
-
-    Raises:
-        ScenarioError: the mistakes of all scenarios together.
-        PluginError: a plug-in cannot be loaded.
-        MeasuringError: the zygote cannot be started.
-    """
-    hello = sources(scenarios[0]).hello
-    warn_of_problems(hello)
-    blocks = _all_of([partial(each.expand, hello["catalogue"]) for each in scenarios])
-    return list(zip(scenarios, blocks, strict=True))
-
-
-def _all_of(makers: Sequence[Callable[[], Any]]) -> list[Any]:
-    """What every maker makes, or all their complaints at once."""
+def _tried(makers: Sequence[Callable[[], Any]]) -> tuple[list[Any], list[AttnbenchError]]:
+    """What the makers make, and the complaints of those that cannot."""
     made: list[Any] = []
-    complaints: list[ScenarioError | UsageError] = []
+    complaints: list[AttnbenchError] = []
     for maker in makers:
         try:
             made.append(maker())
         except (ScenarioError, UsageError) as error:
             complaints.append(error)
-    if not complaints:
-        return made
-    if all(isinstance(complaint, ScenarioError) for complaint in complaints):
-        raise ScenarioError(
-            [mistake for each in complaints if isinstance(each, ScenarioError) for mistake in each.mistakes]
-        )
-    raise UsageError("\n".join(str(complaint) for complaint in complaints))
+    return made, complaints
+
+
+def _together(complaints: Sequence[AttnbenchError]) -> AttnbenchError:
+    """One error for all: mistakes in scenarios first, each thing said once."""
+    mistakes = [each.mistakes for each in complaints if isinstance(each, ScenarioError)]
+    of_files = [ScenarioError(list(dict.fromkeys(chain(*mistakes))))] if mistakes else []
+    others = {str(each): each for each in complaints if not isinstance(each, ScenarioError)}
+    several: list[AttnbenchError] = [*of_files, *others.values()]
+    return several[0] if len(several) == 1 else Complaints(several)
 
 
 def warn_of_problems(hello: HelloReply) -> None:

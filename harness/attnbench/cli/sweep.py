@@ -21,9 +21,8 @@ from attnbench.cli.options import json_option, matrix_options, report_directory
 from attnbench.cli.preparation import (
     Selection,
     Sources,
-    expand,
     plugin_header,
-    read_scenarios,
+    prepare,
 )
 from attnbench.errors import AttnbenchError, RunError, UsageError
 
@@ -110,12 +109,11 @@ def sweep(
     else:
         texts = None
     arguments = list(context.meta.get("attnbench.arguments", ()))
-    chosen = read_scenarios(selection, texts)
     with _terminable(), Sources(selection.plugins) as sources:
-        matrix = expand(chosen, sources)
+        matrix = prepare(selection, sources, texts)
         header = _header(arguments, selection, matrix, sources)
         if name is None:
-            name = resume.resolve().name if resume else _default_name(chosen)
+            name = resume.resolve().name if resume else _default_name([scenario for scenario, _ in matrix])
         _require_places(name, report_directory, with_report=with_report)
         with _open(resume, out, name, header) as writer:
             interrupted = _measure(matrix, sources, writer)

@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from attnbench.scenario.matrix import check_exclude, check_include, check_listed, check_matrix, workloads
 from attnbench.scenario.model import REQUIRED, Document, document, keys
 from attnbench.scenario.names import nearest, shown
-from attnbench.scenario.source import Source, error_from
-from attnbench.scenario.variants import Listed, anchor_of, listed, select
+from attnbench.scenario.source import Source
+from attnbench.scenario.variants import Listed, anchor_of, listed, parse_label, select
 from attnbench.workload import SHAPES
 
 __all__ = ["Checked", "check"]
@@ -21,14 +21,20 @@ __all__ = ["Checked", "check"]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found: the file's keys, the variants chosen, the anchor's label, axes in the file's order."""
+    """What was found: the file's keys, the variants chosen, the anchor's label, axes in the file's order.
 
+    `named` are the variants that a catalogue must know: those listed, those chosen, and what an include
+    names that could not be compared with them.
+    """
+
+    operation: str
     file: Document
     variants: list[Listed]
     anchor: str
     matrix: dict[str, Any]
     exclude: list[dict[str, Any]]
     include: list[dict[str, Any]]
+    named: list[Listed]
 
 
 def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Checked:
@@ -36,11 +42,8 @@ def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Chec
 
     With a `command` the document is one that was checked before, changed by these options; then exclude
     and include may name cases that are not there any more. Each step looks at what the steps before it
-    found sound, so that all mistakes are reported at once.
-
-    Raises:
-        ScenarioError: the file has mistakes.
-        UsageError: the command has.
+    found sound, so that all mistakes are reported at once: they are added to the findings of `source`, and
+    what is returned is worth using when there are none.
     """
     unsound = {finding.loc[0] for finding in source.findings if finding.loc}
     operation = source.data.get("operation")
@@ -51,11 +54,12 @@ def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Chec
     source.findings.extend(findings)
     anchor = _anchor(source, own, variants, unsound)
     matrix, exclude, include = _axes(file, operation, source, variants, unsound)
-    checked = Checked(file, variants, anchor, matrix, exclude, include)
+    named = [*own, *variants] if not command else variants
+    checked = Checked(operation, file, variants, anchor, matrix, exclude, include, named)
     if not command and not unsound & {"implementations", "devices"}:
         _check_selections(checked, "matrix" not in unsound, source)
-    if source.findings:
-        raise error_from(source.findings, source.path, command)
+    elif not command:
+        named.extend(_included(include, source))
     return checked
 
 
@@ -142,6 +146,20 @@ def _axes(
 
 def _given(section: BaseModel) -> dict[str, Any]:
     return section.model_dump(by_alias=True, exclude_unset=True)
+
+
+def _included(include: Sequence[dict[str, Any]], source: Source) -> list[Listed]:
+    """The variants that entries of `include` name."""
+    return [
+        Listed(
+            parse_label(label),
+            source.place(("include", index, "implementation", position)),
+            f"include[{index}].implementation",
+            {},
+        )
+        for index, entry in enumerate(include)
+        for position, label in enumerate(entry.get("implementation", ()))
+    ]
 
 
 def _check_selections(checked: Checked, matrix_is_sound: bool, source: Source) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 
-from attnbench.errors import ScenarioError, UsageError
+from attnbench.errors import ScenarioError
 from attnbench.scenario.model import keys
 from attnbench.scenario.names import nearest, shown
-from attnbench.scenario.source import Loc, Place, Source, load
+from attnbench.scenario.source import Finding, Loc, Place, Source, load
 
 __all__ = ["override"]
 
@@ -22,16 +22,14 @@ _OPTIONS = {"implementations": "--impl", "devices": "--device"}
 def override(source: Source, operation: str, sets: Sequence[str], devices: Sequence[str]) -> Source:
     """A copy of `source` with the options applied; what they set has the option as its place.
 
-    Raises:
-        UsageError: an option that is not understood; all of them at once.
+    An option that is not understood changes nothing and is among the copy's findings.
     """
     changed = Source(source.path, deepcopy(source.data), dict(source.values), dict(source.keys))
-    problems = []
     for text in sets:
         try:
             loc, given = _parse(text, operation)
-        except UsageError as error:
-            problems.append(str(error))
+        except ValueError as error:
+            changed.findings.append(Finding((), Place(0, 0, f"--set {text}"), "", str(error)))
             continue
         _put(changed, loc, given, f"--set {text}")
     if devices:
@@ -41,39 +39,36 @@ def override(source: Source, operation: str, sets: Sequence[str], devices: Seque
         changed.values["devices",] = Place(0, 0, "--device " + " --device ".join(listed))
         for index, device in enumerate(listed):
             changed.values["devices", index] = Place(0, 0, f"--device {device}")
-    if problems:
-        raise UsageError("\n".join(problems))
     return changed
 
 
 def _parse(text: str, operation: str) -> tuple[Loc, Source]:
-    option = f"--set {text}"
     path, equals, value = text.partition("=")
     names = tuple(path.strip().split("."))
     if not equals or not all(names):
-        raise UsageError(f"{option}: expected PATH=VALUE, such as measure.precision=0.01")
+        raise ValueError("expected PATH=VALUE, such as measure.precision=0.01")
     top = names[0]
     if top in _OPTIONS:
-        raise UsageError(f"{option}: --set does not change {top}; use {_OPTIONS[top]}")
+        raise ValueError(f"--set does not change {top}; use {_OPTIONS[top]}")
     if top not in (*WHOLE, *SECTIONS):
         settable = ", ".join((*WHOLE, *(f"{section}.<key>" for section in SECTIONS)))
         near = nearest(top, (*WHOLE, *SECTIONS))
-        raise UsageError(f"{option}: --set does not change {shown(top)}; it changes {settable}{near}")
+        raise ValueError(f"--set does not change {shown(top)}; it changes {settable}{near}")
     if top in WHOLE and len(names) != 1:
-        raise UsageError(f"{option}: {top} has no keys of its own; expected {top}=VALUE")
+        raise ValueError(f"{top} has no keys of its own; expected {top}=VALUE")
     if top in SECTIONS:
         known = keys(operation, (top,)) or ()
         if len(names) != 2:
-            raise UsageError(f"{option}: expected {top}.KEY=VALUE; the keys are {', '.join(known)}")
+            raise ValueError(f"expected {top}.KEY=VALUE; the keys are {', '.join(known)}")
         if names[1] not in known:
             has = f"the keys are {', '.join(known)}{nearest(names[1], known)}"
-            raise UsageError(f"{option}: {top} has no key {shown(names[1])}; {has}")
+            raise ValueError(f"{top} has no key {shown(names[1])}; {has}")
     try:
-        given = load(value if value.strip() else "''", option)
+        given = load(value if value.strip() else "''", f"--set {text}")
     except ScenarioError as error:
-        raise UsageError(f"{option}: {error.mistakes[0].message}") from None
+        raise ValueError(error.mistakes[0].message) from None
     if given.findings:
-        raise UsageError(f"{option}: {given.findings[0].message}")
+        raise ValueError(given.findings[0].message)
     return names, given
 
 

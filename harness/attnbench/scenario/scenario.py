@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from attnbench.case import Block, Case, Variant
-from attnbench.errors import UsageError
+from attnbench.errors import ScenarioError
 from attnbench.protocol import ImplementationInfo
 from attnbench.scenario.checks import Checked, check
 from attnbench.scenario.files import read_text, resolve
@@ -17,11 +17,14 @@ from attnbench.scenario.matrix import cases_of
 from attnbench.scenario.model import Check, Limits, Measure
 from attnbench.scenario.names import shown
 from attnbench.scenario.overrides import override
-from attnbench.scenario.source import Source, error_from, load
+from attnbench.scenario.source import Finding, Place, Source, error_from, load
 from attnbench.scenario.variants import Listed, look_up
-from attnbench.workload import Workload
+from attnbench.workload import SHAPES, Workload
 
-__all__ = ["Scenario", "parse", "read"]
+__all__ = ["Catalogue", "Scenario", "parse", "read"]
+
+#: Tells which implementations there are; None when that cannot be found out.
+Catalogue = Callable[[], Sequence[ImplementationInfo] | None]
 
 
 class Scenario(BaseModel):
@@ -78,6 +81,7 @@ def read(
     sets: Sequence[str] = (),
     implementations: Sequence[str] = (),
     devices: Sequence[str] = (),
+    catalogue: Catalogue | None = None,
 ) -> Scenario:
     """The scenario in a file, given by path or by the bare name of a shipped one; the rest as `parse`.
 
@@ -86,7 +90,14 @@ def read(
         ScenarioError: the file has mistakes.
     """
     path = resolve(path_or_name)
-    return parse(read_text(path), path, sets=sets, implementations=implementations, devices=devices)
+    return parse(
+        read_text(path),
+        path,
+        sets=sets,
+        implementations=implementations,
+        devices=devices,
+        catalogue=catalogue,
+    )
 
 
 def parse(
@@ -96,6 +107,7 @@ def parse(
     sets: Sequence[str] = (),
     implementations: Sequence[str] = (),
     devices: Sequence[str] = (),
+    catalogue: Catalogue | None = None,
 ) -> Scenario:
     """The scenario in `text`; `path` is for messages.
 
@@ -104,20 +116,68 @@ def parse(
     lists under it, and `devices` replace those listed. An anchor that is not among the implementations any
     more gives way to the first of them.
 
+    `catalogue` is asked only when there are mistakes, so that those in implementations are told with the
+    others; of a sound scenario `expand` finds them.
+
     Raises:
-        ScenarioError: the file has mistakes.
+        ScenarioError: the file has mistakes; those of the options are told with them.
         UsageError: an option is wrong, or contradicts the file.
     """
-    source = load(text, str(path))
+    source = _loaded(text, str(path))
+    checked = check(source) if isinstance(source.data, dict) else None
+    if checked is not None and not source.findings and not _cases(checked):
+        source.find(("exclude",), "nothing left to measure: every case is excluded; drop an entry", key=True)
+    command = _command(sets, implementations, devices)
+    brought: list[Finding] = []
+    effective = checked
+    if command:
+        effective, brought = _changed(source, checked, sets, implementations, devices, command)
+    if effective is not None and not source.findings and not brought:
+        return _scenario(effective, source.path, text)
+    named = [*(checked.named if checked and source.findings else ()), *(effective.named if effective else ())]
+    known = catalogue() if catalogue and named else None
+    operation = effective.operation if effective else ""
+    unknown = [] if known is None else look_up(named, operation, known)
+    raise error_from([*source.findings, *unknown], source.path, brought, command)
+
+
+def _loaded(text: str, path: str) -> Source:
+    """The document in `text`; what makes it unreadable is among the findings, and then it is no mapping."""
+    try:
+        source = load(text, path)
+    except ScenarioError as error:
+        source = Source(path, None, {(): Place(1, 1)})
+        source.findings = [
+            Finding((), Place(each.line, each.column), each.field, each.message) for each in error.mistakes
+        ]
+        return source
     if not isinstance(source.data, dict):
         source.find((), f"expected a mapping with the keys of a scenario, got {shown(source.data)}")
-        raise error_from(source.findings, source.path)
-    scenario = _scenario(check(source), source, text)
-    if not (sets or implementations or devices):
-        return scenario
-    changed = override(source, scenario.operation, sets, devices)
-    command = _command(sets, implementations, devices)
-    return _scenario(check(changed, implementations, command), changed, text, command)
+    return source
+
+
+def _changed(
+    source: Source,
+    checked: Checked | None,
+    sets: Sequence[str],
+    implementations: Sequence[str],
+    devices: Sequence[str],
+    command: str,
+) -> tuple[Checked, list[Finding]]:
+    """The scenario with the options applied, and what is wrong with them.
+
+    Of a file with mistakes of its own only what was given by an option is judged.
+    """
+    base = source if checked is not None else Source(source.path, {}, {(): Place(1, 1)})
+    operation = checked.operation if checked is not None else next(iter(SHAPES))
+    changed = override(base, operation, sets, devices)
+    again = check(changed, implementations, command)
+    if source.findings:
+        return again, [each for each in changed.findings if each.place.option and changed.holds(each.loc)]
+    if not changed.findings and not _cases(again):
+        message = "nothing left to measure: exclude and include leave no case for these"
+        changed.findings.append(Finding((), Place(0, 0, command), "", message))
+    return again, changed.findings
 
 
 def _command(sets: Sequence[str], implementations: Sequence[str], devices: Sequence[str]) -> str:
@@ -125,7 +185,14 @@ def _command(sets: Sequence[str], implementations: Sequence[str], devices: Seque
     return " ".join(f"{option} {text}" for option, texts in options for text in texts)
 
 
-def _scenario(checked: Checked, source: Source, text: str, command: str = "") -> Scenario:
+def _cases(checked: Checked) -> dict[tuple[str, Workload], tuple[Case, ...]]:
+    variants = [each.variant for each in checked.variants]
+    return cases_of(
+        checked.operation, checked.matrix, checked.exclude, checked.include, variants, checked.file.devices
+    )
+
+
+def _scenario(checked: Checked, path: str, text: str) -> Scenario:
     file = checked.file
     scenario = Scenario(
         name=file.name,
@@ -141,14 +208,7 @@ def _scenario(checked: Checked, source: Source, text: str, command: str = "") ->
         limits=file.limits,
         check=file.check,
         source_text=text,
-        path=Path(source.path),
+        path=Path(path),
     )
     scenario._listed = tuple(checked.variants)
-    if not scenario._cases():
-        if command:
-            raise UsageError(
-                f"{command}: nothing left to measure: exclude and include leave no case for these"
-            )
-        source.find(("exclude",), "nothing left to measure: every case is excluded; drop an entry", key=True)
-        raise error_from(source.findings, source.path)
     return scenario

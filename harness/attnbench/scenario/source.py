@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,6 +88,11 @@ class Source:
         names, known = (sum(isinstance(part, str) for part in each) for each in (loc, at))
         return self.keys.get(at, self.values[at]) if key or known < names else self.values[at]
 
+    def holds(self, loc: Loc) -> bool:
+        """Whether every name of `loc` is written in the document."""
+        known = self.known(loc)
+        return sum(isinstance(part, str) for part in known) == sum(isinstance(part, str) for part in loc)
+
     def find(self, loc: Loc, message: str, *, key: bool = False) -> None:
         """Note a mistake at `loc`."""
         known = self.known(loc)
@@ -108,31 +113,36 @@ def _text(loc: Loc) -> str:
     return text
 
 
-def error_from(findings: list[Finding], path: str, options: str = "") -> AttnbenchError:
-    """What to raise for `findings`: a ScenarioError, or a UsageError when the command line is at fault.
+def error_from(
+    findings: Sequence[Finding], path: str, brought: Sequence[Finding] = (), options: str = ""
+) -> AttnbenchError:
+    """What to raise for `findings`: a ScenarioError, or a UsageError when the command line alone is at fault.
 
-    `options` are the options that changed the scenario; a mistake that they bring to light elsewhere in the
+    `brought` are findings in a scenario that `options` changed: what they bring to light elsewhere in the
     file is reported under them.
     """
-    findings = sorted(dict.fromkeys(findings), key=lambda finding: (finding.place, finding.field))
-    if not options and not any(finding.place.option for finding in findings):
-        mistakes = [
-            Mistake(path, finding.place.line, finding.place.column, finding.field, finding.message)
-            for finding in findings[:MOST_MISTAKES]
-        ]
-        if len(findings) > MOST_MISTAKES:
-            last, more = mistakes[-1], len(findings) - MOST_MISTAKES
-            mistakes.append(Mistake(path, last.line, last.column, "", f"… and {more} more mistakes"))
-        return ScenarioError(mistakes)
-    lines = []
-    for finding in findings[:MOST_MISTAKES]:
-        place = finding.place
+    of_file = [
+        Mistake(path, each.place.line, each.place.column, each.field, each.message)
+        for each in _sorted(findings)
+        if not each.place.option
+    ]
+    if len(of_file) > MOST_MISTAKES:
+        last, more = of_file[MOST_MISTAKES - 1], len(of_file) - MOST_MISTAKES
+        of_file[MOST_MISTAKES:] = [Mistake(path, last.line, last.column, "", f"… and {more} more mistakes")]
+    of_options = []
+    for each in _sorted([*findings, *brought]):
+        place = each.place
         if place.option:
-            lines.append(f"{place.option}: {finding.message}")
-        else:
-            where = Mistake(path, place.line, place.column, finding.field, finding.message)
-            lines.append(f"{options}: {where}")
-    return UsageError("\n".join(dict.fromkeys(lines)))
+            of_options.append(Mistake(place.option, 0, 0, "", each.message))
+        elif each not in findings:
+            where = Mistake(path, place.line, place.column, each.field, each.message)
+            of_options.append(Mistake(options, 0, 0, "", str(where)))
+    mistakes = [*of_file, *list(dict.fromkeys(of_options))[:MOST_MISTAKES]]
+    return ScenarioError(mistakes) if of_file else UsageError("\n".join(map(str, mistakes)))
+
+
+def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(dict.fromkeys(findings), key=lambda finding: (finding.place, finding.field))
 
 
 def scalar(text: str) -> bool | int | float | str | None:

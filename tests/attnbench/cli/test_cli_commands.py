@@ -176,7 +176,7 @@ def test_settings_of_the_command_line_are_heard(stage: Stage) -> None:
 
 def test_an_interrupted_sweep_keeps_its_blocks_and_goes_on(stage: Stage) -> None:
     def interrupting(process: int, sample: int) -> float:
-        if len(stage.sources[0].benches) > 6:  # in the second block
+        if store.read(Path("results/one")).records:  # in the second block
             raise KeyboardInterrupt
         return 1e-3
 
@@ -313,6 +313,87 @@ def test_the_mistakes_of_all_scenarios_are_told_at_once(stage: Stage) -> None:
     Path("a.yaml").write_text(SCENARIO.replace("heads: [2]", "heads: [0]"))
     Path("b.yaml").write_text(SCENARIO.replace("mask: [none", "mask: [nun"))
     refused(run("sweep", "a.yaml", "b.yaml", "nowhere.yaml"), "a.yaml:8:", "b.yaml:11:", "nowhere.yaml")
+
+
+BROKEN = (
+    SCENARIO.replace("[naive, {chunked: {block: 64}}, sdpa]", "[naive, {chunked: {blok: 64}}, spda]")
+    .replace("anchor: naive", "anchor: nave")
+    .replace("[64, 128]", "[12, 1.5]")
+    .replace("[none, causal]", "casual")
+)
+
+
+def test_unknown_implementations_are_told_with_the_other_mistakes(stage: Stage) -> None:
+    Path("tiny.yaml").write_text(BROKEN)
+    result = run("plan", "tiny.yaml", "--set", "measure.foo=1", "--set", "x", "--impl", "foo")
+    refused(result)
+    expected = (
+        "tiny.yaml:4:37: implementations[1].chunked.blok: chunked has no option",
+        "tiny.yaml:4:49: implementations[2]: 'spda' is no implementation",
+        "tiny.yaml:5:9: anchor: expected one of",
+        "tiny.yaml:10:17: matrix.seq_len[1]: expected a whole number",
+        "tiny.yaml:11:9: matrix.mask: expected a mask",
+        "--impl foo: 'foo' is no implementation",
+        "--set measure.foo=1: measure has no key 'foo'",
+        "--set x: expected PATH=VALUE",
+    )
+    lines = result.stderr.splitlines()
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_includes_of_unsound_lists_are_looked_up(stage: Stage) -> None:
+    text = SCENARIO.replace("sdpa]", "naive]") + (
+        "include: [{heads: 2, head_dim: 4, seq_len: 8, implementation: [sdpa, nmpy]}]\n"
+    )
+    Path("tiny.yaml").write_text(text)
+    result = run("plan", "tiny.yaml")
+    refused(result, "tiny.yaml:4:50: implementations[2]: naive is listed twice")
+    assert "tiny.yaml:13:70: include[0].implementation: 'nmpy' is no implementation" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_all_wrong_options_are_told_at_once(stage: Stage) -> None:
+    wrong = ("--set measure.foo=1", "--set x", "--set measure.precision=abc", "--device gpux", "--impl foo")
+    result = run("plan", "tiny.yaml", *(part for option in wrong for part in option.split()))
+    refused(result)
+    told = [line.removeprefix("Error: ").split(": ")[0] for line in result.stderr.splitlines()]
+    assert sorted(told) == sorted(wrong)
+
+
+def test_options_are_checked_beside_an_unreadable_file(stage: Stage) -> None:
+    Path("tiny.yaml").write_text("name: [\n")
+    result = run("plan", "tiny.yaml", "--set", "matrix.heads=0", "--impl", "foo", "--device", "gpux")
+    refused(result)
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
+        "tiny.yaml",
+        "--device gpux",
+        "--impl foo",
+        "--set matrix.heads=0",
+    ]
+
+
+def test_mistakes_are_told_without_a_catalogue(stage: Stage) -> None:
+    Path("tiny.yaml").write_text(BROKEN)
+    stage.refusal = PluginError("mine.py: raised ZeroDivisionError: at line 1")
+    result = run("plan", "tiny.yaml")
+    refused(result, "tiny.yaml:5:9: anchor", "\nError: mine.py: raised ZeroDivisionError")
+    assert "spda' is no" not in result.stderr
+
+
+def test_sound_scenarios_are_looked_up_beside_unsound_ones(stage: Stage) -> None:
+    Path("other.yaml").write_text(SCENARIO.replace("tiny", "other").replace("sdpa]", "spda]"))
+    Path("tiny.yaml").write_text(SCENARIO.replace("cpu", "cpuu"))
+    refused(run("plan", "tiny.yaml", "other.yaml"), "tiny.yaml:6:", "\nother.yaml:4:50: implementations[2]")
+
+
+@pytest.mark.parametrize("change", [("sdpa]", "sdpaa]"), ("cpu", "cpuu")])
+def test_every_line_about_a_file_starts_with_its_place(stage: Stage, change: tuple[str, str]) -> None:
+    Path("tiny.yaml").write_text(SCENARIO.replace(*change))
+    result = run("plan", "tiny.yaml", "nowhere.yaml")
+    refused(result, "\nError: no scenario 'nowhere.yaml'")
+    assert result.stderr.startswith("tiny.yaml:")
 
 
 @pytest.mark.parametrize(
