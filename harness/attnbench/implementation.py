@@ -6,6 +6,8 @@ function. Nothing here imports a framework: `load` does, in a bench.
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,6 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 FRAMEWORKS = ("torch", "numpy")
 LAYOUTS = ("BHLD", "BLHD")
+#: Names of implementations; they are part of case ids and labels, where other characters have a meaning.
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -55,8 +59,8 @@ class Implementation:
 
     `load(workload, options)` imports what it needs and returns the kernel: `kernel(inputs) -> output`,
     for attention o `[B, H, Lq, D]`. `supports(workload, options, device)` returns None, or why it cannot
-    do this (the row's `unsupported: …`). `available(device)` returns None, or how to get what is missing
-    (`unavailable: …`). `options` holds every option with its default. `load_backward(workload, options)`,
+    do this (the row's `unsupported: …`); it may take fewer arguments. `available(device)` returns None, or
+    how to get what is missing (`unavailable: …`). `options` holds every option with its default. `load_backward(workload, options)`,
     for implementations that bring their own, returns `backward(inputs, output, grad_out) -> (dq, dk, dv)`;
     without it gradients come from torch's autograd. `resolved_backend(inputs)` tells which kernel really
     runs, where that is the library's choice. All of them are called in measuring processes only.
@@ -74,8 +78,11 @@ class Implementation:
     resolved_backend: Callable[[Any], str | None] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
-            raise ValueError(f"an implementation's name must be an identifier, got {self.name!r}")
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise ValueError(
+                "an implementation's name must be letters, digits, '.', '_' and '-', a letter or '_' first; "
+                f"got {self.name!r}"
+            )
         _require("operation", self.operation, SHAPES)
         _require("framework", self.framework, FRAMEWORKS)
         if not isinstance(self.options, Mapping):
@@ -88,6 +95,7 @@ class Implementation:
                     f"the option {name!r} of {self.name!r} must be an identifier with a number, a bool or a "
                     f"string as its default, got {value!r}"
                 )
+        object.__setattr__(self, "supports", _with_three(self.supports, self.name))
 
     def with_defaults(self, options: Options) -> dict[str, Option]:
         """`options` over the defaults.
@@ -100,6 +108,23 @@ class Implementation:
                 known = ", ".join(self.options) or "none"
                 raise ValueError(f"{self.name} has no option {name!r}; its options: {known}")
         return {**self.options, **options}
+
+
+def _with_three(supports: Callable[..., str | None], name: str) -> Callable[..., str | None]:
+    """`supports` as it is called, with three arguments, of which it is handed as many as it takes."""
+    try:
+        signature = inspect.signature(supports)
+    except (TypeError, ValueError):  # a callable that does not tell
+        return supports
+    for taken in (3, 2, 1, 0):
+        try:
+            signature.bind(*range(taken))
+        except TypeError:
+            continue
+        break
+    else:
+        raise ValueError(f"supports of {name!r} must be callable as supports(workload, options, device)")
+    return supports if taken == 3 else lambda *arguments: supports(*arguments[:taken])
 
 
 def _require(what: str, value: Any, allowed: Collection[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,6 +93,37 @@ def test_nonsense_is_refused(settings: dict[str, Any]) -> None:
         declared(**settings)
 
 
-def test_a_name_must_be_an_identifier() -> None:
-    with pytest.raises(ValueError, match="identifier"):
-        attnbench.attention("two words")(lambda q, k, v, *, mask, scale: q)
+def implementation(**settings: Any) -> Implementation:
+    given = {"name": "x", "operation": "attention", "framework": "torch", "summary": "", **settings}
+    return Implementation(load=lambda workload, options: lambda inputs: None, **given)
+
+
+@pytest.mark.parametrize("name", ["two words", "", "1st", "a/b", "a(b)", "ü", "-x"])
+def test_a_name_is_made_of_few_characters(name: str) -> None:
+    with pytest.raises(ValueError, match="a letter or '_' first"):
+        attnbench.attention(name)(lambda q, k, v, *, mask, scale: q)
+
+
+def test_a_name_may_have_dots_and_dashes() -> None:
+    assert implementation(name="flash-attn_2.8").name == "flash-attn_2.8"
+
+
+@pytest.mark.parametrize(
+    ("supports", "answer"),
+    [
+        (lambda workload, options, device: device, "cpu"),
+        (lambda workload, options: f"block {options['block']}", "block 1"),
+        (lambda workload: "never", "never"),
+        (lambda *arguments: str(len(arguments)), "3"),
+        (lambda workload, options, flag=None, more=None: flag, "cpu"),
+    ],
+)
+def test_supports_takes_as_many_arguments_as_it_likes(
+    supports: Callable[..., str | None], answer: str
+) -> None:
+    assert implementation(supports=supports).supports(SQUARE, {"block": 1}, "cpu") == answer
+
+
+def test_supports_that_needs_more_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"supports\(workload, options, device\)"):
+        implementation(supports=lambda a, b, c, d: None)

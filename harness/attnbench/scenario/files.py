@@ -56,6 +56,9 @@ def resolve(path_or_name: str) -> Path:
         raise UsageError(f"cannot read the scenario {path_or_name!r}: {error}") from None
     if directory:
         raise UsageError(f"expected a scenario file, got the folder {path_or_name!r}; name a file in it")
+    suffixed = f"{path_or_name}.yaml"
+    if os.path.isfile(suffixed):
+        raise UsageError(f"no scenario {path_or_name!r}; did you mean {suffixed}?")
     names = f"the shipped ones are {join(known)}" if known else "there are no shipped ones here"
     raise UsageError(
         f"no scenario {path_or_name!r}: expected the path of a YAML file or a bare name; {names}"

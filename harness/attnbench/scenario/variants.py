@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from attnbench.case import Option, Variant
+from attnbench.implementation import NAME
 from attnbench.protocol import ImplementationInfo
 from attnbench.scenario.names import join, nearest, shown
 from attnbench.scenario.source import Finding, Loc, Place, Source, scalar
@@ -23,8 +24,8 @@ __all__ = ["Listed", "anchor_of", "listed", "look_up", "parse_label", "select"]
 #: A scenario that lists more variants than this sweeps by mistake.
 MOST_VARIANTS = 1000
 
-_NAME = re.compile(r"[^\W\d]\w*")
-_LABEL = re.compile(r"\s*([^\W\d]\w*)\s*(?:\(([^()]*)\))?\s*")
+_OPTION = re.compile(r"[^\W\d]\w*")
+_LABEL = re.compile(rf"\s*({NAME.pattern})\s*(?:\(([^()]*)\))?\s*")
 # Option texts are part of case ids, where these characters have a meaning.
 _OPTION_TEXT = re.compile(r"[^\s,()=]+")
 
@@ -68,7 +69,7 @@ def parse_label(text: str) -> Variant:
     for part in (match.group(2) or "").split(",") if (match.group(2) or "").strip() else []:
         name, equals, written = (piece.strip() for piece in part.partition("="))
         value = scalar(written)
-        if not equals or not _NAME.fullmatch(name):
+        if not equals or not _OPTION.fullmatch(name):
             raise ValueError(f"expected option=value, got {shown(part.strip())} in {shown(text)}")
         if name in options:
             raise ValueError(f"the option {name!r} is given twice in {shown(text)}")
@@ -92,7 +93,7 @@ def _swept(entry: object, loc: Loc, source: Source) -> list[Listed]:
         return []
     ((name, options),) = entry.items()
     at = (*loc, name)
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         source.find(at, f"expected an implementation's name, got {shown(name)}", key=True)
         return []
     if options is not None and not isinstance(options, dict):

@@ -74,6 +74,13 @@ def test_a_missing_scenario_names_the_nearest(name: str, elsewhere: Path) -> Non
         resolve(name)
 
 
+def test_a_path_without_its_suffix_is_suggested_with_it(elsewhere: Path) -> None:
+    Path("s").mkdir()
+    Path("s/ex.yaml").write_text(MINIMAL)
+    with pytest.raises(UsageError, match=r"no scenario './s/ex'; did you mean \./s/ex\.yaml\?$"):
+        resolve("./s/ex")
+
+
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "."])
 def test_names_that_cannot_be_files(name: str, elsewhere: Path) -> None:
     with pytest.raises(UsageError):

@@ -133,8 +133,15 @@ def test_device_replaces() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"block": 256}, {"a": 1.5, "b": True, "c": "fast/er", "d": -1}])
 def test_labels_are_read_back(options: dict[str, Any]) -> None:
-    variant = Variant.of("chunked", options)
-    assert parse_label(variant.label) == variant
+    for name in ("chunked", "flash-attn_2.8"):
+        variant = Variant.of(name, options)
+        assert parse_label(variant.label) == variant
+
+
+def test_names_may_have_dots_and_dashes() -> None:
+    assert labels(scenario(implementations=["my.flash-2(block=3)"])) == ["my.flash-2(block=3)"]
+    text = TEXT.replace("implementations: [", "implementations: [{a-b.c: {x: 1}}, ")
+    assert "a-b.c(x=1)" in labels(parse(text, "s.yaml"))
 
 
 @pytest.mark.parametrize(
