@@ -1,13 +1,12 @@
 """How long `attnbench --help` takes, against a bare `import click`; exits with 1 above three times.
 
-    python benchmarks/startup.py [pairs]
-
 Both are started alternately, each as a process of its own, so that drift hits both alike. Printed is the
 median of the ratios of neighbours with their quartiles, in one run.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,13 @@ def seconds(command: Sequence[str]) -> float:
 
 def main() -> int:
     """Measure, print, judge."""
-    pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 21
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "pairs", nargs="?", type=int, default=21, help="how often both are started; at least 2"
+    )
+    pairs = parser.parse_args().pairs
+    if pairs < 2:
+        parser.error(f"expected at least 2 pairs, got {pairs}")
     for command in (BARE, HELP):
         seconds(command)  # bytecode is written, files are cached
     measured = [(seconds(BARE), seconds(HELP)) for _ in range(pairs)]
