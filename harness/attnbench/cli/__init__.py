@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what a sweep would do, before anything runs."),
     "report": ("report", "Write the report of runs: HTML, Markdown, figures, tables."),
     "list": ("listing", "List implementations, scenarios or devices."),
+    "show": ("show", "Show a run again in the terminal, filtered and sorted."),
     "export": ("export", "Write a run's table for other tools: CSV, Parquet, JSON."),
 }
 
@@ -63,6 +64,13 @@ class LazyGroup(click.Group):
             hint = f"Did you mean '{near[0]}'?" if near else f"The commands are {', '.join(COMMANDS)}."
             ctx.fail(f"No such command '{args[0]}'. {hint}")
         return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click does; what goes wrong while it shows help becomes a message and an exit code."""
+        from attnbench.cli.failures import told
+
+        with told():
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what goes wrong becomes a message and an exit code."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 import click
 
@@ -21,6 +23,7 @@ __all__ = [
     "Complaints",
     "Interrupted",
     "told",
+    "told_of",
 ]
 
 EXIT_FAILED_CASE = 1
@@ -31,6 +34,9 @@ EXIT_INTERNAL = 70
 EXIT_BROKEN_PIPE = 141
 #: 128 + SIGINT. A sweep ended by SIGTERM says the same: interrupted, records kept.
 EXIT_INTERRUPTED = 130
+
+#: What writing to a file without a name, which stdout is, fails with when there is no room.
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 
 #: Set to 1 to see the traceback of a fault of attnbench itself.
 TRACEBACK_VARIABLE = "ATTNBENCH_TRACEBACK"
@@ -70,10 +76,9 @@ def told() -> Iterator[None]:
         for each in error.errors if isinstance(error, Complaints) else (error,):
             # Editors find `path:line:column:` at the beginning of a line only.
             _say(str(each) if isinstance(each, ScenarioError) else f"Error: {each}")
-        sys.exit(EXIT_WRONG_USE)
+        _leave(EXIT_WRONG_USE)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}", EXIT_WRONG_USE)
+        _fail(told_of(error), EXIT_WRONG_USE)
     except Interrupted as interruption:
         _say(str(interruption))
         sys.exit(EXIT_INTERRUPTED)
@@ -110,8 +115,24 @@ def _accept_any_text() -> None:
             stream.reconfigure(errors="replace")
 
 
+def told_of(error: OSError) -> str:
+    """What went wrong, and with which file: where none is named, it is standard output that has no room."""
+    unnamed = "standard output" if error.errno in _NO_ROOM else None
+    where = error.filename or unnamed
+    return f"{where}: {error.strerror}" if where else str(error.strerror or error)
+
+
 def _fail(message: str, exit_code: int) -> None:
     _say(f"Error: {message}")
+    _leave(exit_code)
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """Exit; what stdout has no room for is dropped, lest the interpreter's last flush changes the code."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _give_up_stdout()
     sys.exit(exit_code)
 
 

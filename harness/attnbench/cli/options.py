@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["json_option", "matrix_options", "plugin_option", "report_directory", "run_argument"]
+__all__ = [
+    "json_option",
+    "matrix_options",
+    "plugin_option",
+    "report_directory",
+    "require_scenarios",
+    "run_argument",
+    "run_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -71,3 +79,53 @@ def report_directory(*names: str) -> Callable[[Command], Command]:
         type=click.Path(file_okay=False, path_type=Path),
         help="The folder of the report.  [default: ./reports/<run name>]",
     )
+
+
+def run_options(command: Command) -> Command:
+    """Where a run goes and how it ends: --resume, --report, --strict, --executor, --out, --name, -o."""
+    for option in reversed(
+        (
+            click.option(
+                "--resume",
+                metavar="RUN",
+                type=click.Path(exists=True, file_okay=False, path_type=Path),
+                help="Go on with an interrupted run, with the scenarios and settings that it holds.",
+            ),
+            click.option("--report", "with_report", is_flag=True, help="Write the report of the run, too."),
+            click.option(
+                "--strict", is_flag=True, help="Exit with 1 when a case failed or its answer is wrong."
+            ),
+            click.option(
+                "--executor",
+                type=click.Choice(["local"]),
+                default="local",
+                show_default=True,
+                help="Where benches run. This version knows this machine alone.",
+            ),
+            click.option(
+                "--out",
+                metavar="DIR",
+                type=click.Path(file_okay=False, path_type=Path),
+                help="The folder of all runs.  [default: ./results]",
+            ),
+            click.option(
+                "--name", metavar="NAME", help="The run's name.  [default: <scenario>-<UTC date and time>]"
+            ),
+            report_directory("-o", "--report-out"),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def require_scenarios(context: click.Context, scenarios: Sequence[str]) -> None:
+    """Refuse a command without a scenario.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    if not scenarios:
+        raise click.UsageError(
+            "Missing argument 'SCENARIO...'. `attnbench list scenarios` shows those that are shipped.",
+            context,
+        )

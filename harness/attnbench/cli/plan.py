@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnbench.cli.options import json_option, matrix_options
+from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
 from attnbench.cli.preparation import Selection, Sources, prepare
+from attnbench.cli.resumption import refuse_beside_resume, stored_selection, unfinished
 
 if TYPE_CHECKING:
     from attnbench.case import Block, Case
@@ -22,16 +23,24 @@ __all__ = ["plan", "score_bytes"]
 
 
 @click.command(short_help="Show what a sweep would do, before anything runs.")
-@click.argument("scenarios", metavar="SCENARIO...", nargs=-1, required=True)
+@click.argument("scenarios", metavar="SCENARIO...", nargs=-1)
 @matrix_options
+@run_options
 @json_option
+@click.pass_context
 def plan(
+    context: click.Context,
+    /,
     scenarios: tuple[str, ...],
     devices: tuple[str, ...],
     implementations: tuple[str, ...],
     sets: tuple[str, ...],
     plugins: tuple[Path, ...],
+    resume: Path | None,
+    out: Path | None,
+    name: str | None,
     as_json: bool,
+    **without_effect: object,
 ) -> None:
     """Show what a sweep of each SCENARIO would do: its cases, what would be skipped and why, and at most how
     much time and memory it would take. Nothing is measured.
@@ -39,14 +48,27 @@ def plan(
     Time is the measuring budget, an upper bound: cases that reach their precision end sooner. Memory is that
     of the operands, and, as a worst case, of the score matrix B·H·Lq·Lk that textbook implementations keep.
 
+    A plan takes the options of a sweep, so that `sweep` need only be changed into `plan`. With --resume it
+    shows what is left to measure of a run. --report, -o, --strict, --executor, --out and --name have no
+    effect on it.
+
     \b
     Examples:
       attnbench plan quick
       attnbench plan my.yaml --set measure.max_seconds=1 --device cuda
+      attnbench plan --resume results/quick-20260102-030405
     """
     selection = Selection(scenarios, devices, implementations, sets, plugins)
+    texts = None
+    if resume is not None:
+        refuse_beside_resume(selection, out, name)
+        selection, texts = stored_selection(resume, selection)
+    else:
+        require_scenarios(context, scenarios)
     with Sources(selection.plugins) as sources:
-        matrix = prepare(selection, sources)
+        matrix = prepare(selection, sources, texts)
+        if resume is not None:
+            matrix = unfinished(resume, matrix)
         blocks = _ask(matrix, sources)
     if as_json:
         from attnbench.cli.output import print_json
@@ -133,6 +155,9 @@ def _print(blocks: Sequence[PlannedBlock]) -> None:
     from attnbench.cli.output import clean
     from attnbench.units import format_bytes
 
+    if not blocks:
+        click.echo("Nothing is left to measure.")
+        return
     several = len({planned.block.scenario for planned in blocks}) > 1
     for planned in blocks:
         scenario = f"{planned.block.scenario}: " if several else ""

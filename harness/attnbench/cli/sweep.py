@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,16 @@ import click
 
 import attnbench
 from attnbench.cli.cells import counted
-from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted
-from attnbench.cli.options import json_option, matrix_options, report_directory
+from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted, told_of
+from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
 from attnbench.cli.preparation import (
     Selection,
     Sources,
     plugin_header,
     prepare,
 )
-from attnbench.errors import AttnbenchError, RunError, UsageError
+from attnbench.cli.resumption import refuse_beside_resume, stored_selection
+from attnbench.errors import AttnbenchError, RunError
 
 if TYPE_CHECKING:
     from attnbench.case import Block
@@ -38,29 +40,7 @@ __all__ = ["sweep"]
 @click.command(short_help="Measure the cases of a scenario; the main job.")
 @click.argument("scenarios", metavar="SCENARIO...", nargs=-1)
 @matrix_options
-@click.option(
-    "--resume",
-    metavar="RUN",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Go on with an interrupted run, with the scenarios and settings that it holds.",
-)
-@click.option("--report", "with_report", is_flag=True, help="Write the report of the run, too.")
-@click.option("--strict", is_flag=True, help="Exit with 1 when a case failed or its answer is wrong.")
-@click.option(
-    "--executor",
-    type=click.Choice(["local"]),
-    default="local",
-    show_default=True,
-    help="Where benches run. This version knows this machine alone.",
-)
-@click.option(
-    "--out",
-    metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="The folder of all runs.  [default: ./results]",
-)
-@click.option("--name", metavar="NAME", help="The run's name.  [default: <scenario>-<UTC date and time>]")
-@report_directory("-o", "--report-out")
+@run_options
 @json_option
 @click.pass_context
 def sweep(
@@ -99,14 +79,10 @@ def sweep(
     del executor  # there is one
     selection = Selection(scenarios, devices, implementations, sets, plugins)
     if resume is not None:
-        _refuse_beside_resume(selection, out, name)
-        selection, texts = _stored_selection(resume, selection)
-    elif not scenarios:
-        raise click.UsageError(
-            "Missing argument 'SCENARIO...'. `attnbench list scenarios` shows those that are shipped.",
-            context,
-        )
+        refuse_beside_resume(selection, out, name)
+        selection, texts = stored_selection(resume, selection)
     else:
+        require_scenarios(context, scenarios)
         texts = None
     arguments = list(context.meta.get("attnbench.arguments", ()))
     with _terminable(), Sources(selection.plugins) as sources:
@@ -119,10 +95,18 @@ def sweep(
             interrupted = _measure(matrix, sources, writer)
             run = writer.path
     outcome = _conclude(run, interrupted, report_directory, with_report=with_report)
-    if as_json:
-        _print_document(outcome, strict=strict)
-    else:
-        _print_outcome(outcome)
+    try:
+        if as_json:
+            _print_document(outcome, strict=strict)
+        else:
+            _print_outcome(outcome)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"{told_of(error)}\nWhat was measured is kept in {run}; show it with: attnbench show {run}"
+        ) from error
     if outcome.interrupted:
         raise Interrupted(
             f"interrupted: {counted(len(outcome.rows), 'case')} kept in {run}; "
@@ -132,77 +116,6 @@ def sweep(
 
 
 # Before
-
-
-def _refuse_beside_resume(selection: Selection, out: Path | None, name: str | None) -> None:
-    given = [
-        option
-        for option, value in (
-            ("--device", selection.devices),
-            ("--impl", selection.implementations),
-            ("--set", selection.sets),
-            ("--out", out),
-            ("--name", name),
-        )
-        if value
-    ]
-    if given:
-        raise UsageError(
-            f"--resume goes on with the run as it was started: leave out {', '.join(given)}, or start a run "
-            "of its own without --resume"
-        )
-
-
-def _stored_selection(run: Path, given: Selection) -> tuple[Selection, dict[str, str]]:
-    """What the run was started with, and the text of each of its scenarios by path.
-
-    Raises:
-        RunError: it is no run, or one whose header lacks what is needed to go on.
-        UsageError: a scenario or plug-in was given that is not the run's.
-    """
-    from attnbench import scenario, store
-
-    header = store.read(run).header
-    try:
-        stored = [(str(each["path"]), str(each["text"])) for each in header["scenarios"]]
-        first = header["scenarios"][0]
-        plugins = {str(each["path"]): str(each["sha256"]) for each in header.get("plugins", ())}
-        selection = Selection(
-            scenarios=tuple(path for path, _ in stored),
-            devices=tuple(first.get("devices", ())),
-            implementations=tuple(first.get("implementations", ())),
-            sets=tuple(first.get("sets", ())),
-            plugins=tuple(Path(path) for path in plugins),
-        )
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise RunError(
-            f"{run}/run.json: does not say what was to be measured ({type(error).__name__}: {error}); "
-            "it cannot be gone on with"
-        ) from error
-    kept = set(plugins.values())
-    if given.plugins:
-        # They may have moved since; what counts is what is in them.
-        selection = replace(selection, plugins=given.plugins)
-    now = plugin_header(selection.plugins)
-    for each in now:
-        if each["sha256"] not in kept:
-            raise UsageError(
-                f"the plug-in {each['path']} is not what it was when {run} was started; bring it back, or "
-                "start a run of its own without --resume"
-            )
-    if {each["sha256"] for each in now} != kept:
-        raise UsageError(
-            f"{run} was started with {', '.join(plugins)}: give all of them, or none with --resume"
-        )
-    texts = dict(stored)
-    for name in given.scenarios:
-        path = scenario.resolve(name)
-        if path.read_text(encoding="utf-8") not in texts.values():
-            raise UsageError(
-                f"{path} is not the scenario that {run} was started with; leave SCENARIO out to go on with "
-                "the stored one, or start a run of its own without --resume"
-            )
-    return selection, texts
 
 
 def _header(
@@ -397,8 +310,7 @@ def _print_outcome(outcome: Outcome) -> None:
     if outcome.interrupted and not outcome.rows:
         return
     print_results(outcome.rows, terminal.console())
-    click.echo("\nFindings")
-    terminal.print_points([("!" if each.serious else "·", each.text) for each in outcome.findings])
+    terminal.print_findings(outcome.findings)
     click.echo(f"\nrun     {clean(str(outcome.run))}")
     if outcome.report:
         click.echo(f"report  {clean(str(outcome.report))}")

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
     from attnbench.case import Block
     from attnbench.record import Record
+    from attnbench.report.findings import Finding
 
 __all__ = [
     "LiveProgress",
     "PlainProgress",
     "Progress",
     "console",
+    "print_findings",
     "print_grid",
     "progress_display",
 ]
@@ -224,6 +226,12 @@ def print_grid(rows: Sequence[Mapping[str, str]], *, right: Collection[str] = ()
     for row in rows:
         table.add_row(*(Text(text) for text in row.values()))
     console().print(table)
+
+
+def print_findings(found: Sequence[Finding]) -> None:
+    """What was found, on stdout, what is serious marked."""
+    click.echo("\nFindings")
+    print_points([("!" if each.serious else "·", each.text) for each in found])
 
 
 def print_points(points: Sequence[tuple[str, str]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import resource
@@ -415,12 +416,29 @@ def test_every_line_about_a_file_starts_with_its_place(stage: Stage, change: tup
         (["report", "."], ("is no run",)),
         (["report", "tiny.yaml"], ("tiny.yaml",)),
         (["export", ".", "--format", "csv"], ("is no run",)),
-        (["export", "x", "--format", "parquet"], ("-o x.parquet",)),
+        (["export", "x"], ("csv, parquet, json",)),
+        (["export", "x", "--json", "--format", "csv"], ("--json and --format csv contradict",)),
+        (["plan"], ("attnbench list scenarios",)),
+        (["show", "nowhere"], ("nowhere",)),
+        (["show", "."], ("is no run",)),
     ],
 )
 def test_wrong_names_and_paths(stage: Stage, arguments: list[str], parts: tuple[str, ...]) -> None:
     refused(run(*arguments), *parts)
     assert sorted(path.name for path in Path().iterdir()) == ["tiny.yaml"]
+
+
+def test_a_full_standard_output_after_a_sweep_is_told_with_where_the_run_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("attnbench.cli.results.print_results", full)
+    result = run("sweep", "tiny.yaml", "--name", "one")
+    assert result.exit_code == 2
+    assert "Error: standard output: No space left on device\n" in result.stderr
+    assert "kept in results/one; show it with: attnbench show results/one" in result.stderr
 
 
 def test_an_existing_run_is_not_overwritten(stage: Stage) -> None:
@@ -483,6 +501,27 @@ def test_plan_of_sizes_beyond_any_memory(stage: Stage) -> None:
     assert "TiB" in result.stdout
 
 
+def test_plan_takes_the_options_of_a_sweep(stage: Stage) -> None:
+    options = ("--report", "--strict", "--executor", "local", "--out", "x", "--name", "y", "-o", "z")
+    assert run("plan", "tiny.yaml", *options).stdout == run("plan", "tiny.yaml").stdout
+    assert sorted(path.name for path in Path().iterdir()) == ["tiny.yaml"]
+
+
+def test_plan_of_a_run_shows_what_is_left_to_measure(stage: Stage) -> None:
+    swept()
+    assert run("plan", "--resume", "results/one").stdout == "Nothing is left to measure.\n"
+    records = Path("results/one/records-main.jsonl")
+    before = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(before[:4]))  # a block and a third
+    document = json.loads(run("plan", "--resume", "results/one", "--json").stdout)
+    assert document["cases"] == 9
+    finished = {record.block_id for record in store.read(Path("results/one")).records[:3]}
+    assert len(finished) == 1
+    assert not finished & {block["block_id"] for block in document["blocks"]}
+    assert records.read_bytes() == b"".join(before[:4])
+    refused(run("plan", "--resume", "results/one", "--impl", "sdpa"), "--impl", "leave out")
+
+
 # report, list, export
 
 
@@ -503,6 +542,76 @@ def test_export(one: Path) -> None:
     refused(run("export", str(one), "--format", "csv", "-o", "x.parquet"), "x.parquet", "exists")
     assert run("export", str(one), "--format", "csv", "-o", "x.parquet", "--force").exit_code == 0
     assert Path("x.parquet").read_text() == csv.stdout
+
+
+def test_export_json_is_the_same_as_format_json(one: Path) -> None:
+    asked = [["--json"], ["--format", "json"], ["--json", "--format", "json"]]
+    assert len({run("export", str(one), *options).stdout for options in asked}) == 1
+
+
+def test_export_of_parquet_goes_to_a_pipe_but_to_no_terminal(
+    one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run("export", str(one), "--format", "parquet")
+    assert len(pd.read_parquet(io.BytesIO(result.stdout_bytes))) == 12
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    refused(run("export", str(one), "--format", "parquet"), "does not go to a terminal", "-o one.parquet")
+
+
+# show
+
+
+def test_show_is_what_the_sweep_printed(stage: Stage) -> None:
+    shown = swept().stdout.split("\nrun ")[0]
+    assert run("show", "results/one").stdout == shown
+
+
+def test_show_filters_and_sorts(one: Path) -> None:
+    document = json.loads(
+        run(
+            "show",
+            str(one),
+            "--impl",
+            "sdpa",
+            "--impl",
+            "chunked(block=64)",
+            "--sort",
+            "implementation",
+            "--json",
+        ).stdout
+    )
+    assert [row["implementation"] for row in document["rows"]] == ["chunked"] * 4 + ["sdpa"] * 4
+    assert document["cases"] == 8
+    assert document["findings"]
+    by_length = json.loads(run("show", str(one), "--sort", "mask", "--json").stdout)["rows"]
+    assert [row["mask"] for row in by_length] == ["causal"] * 6 + ["none"] * 6
+    assert [row["kv_len"] for row in by_length] == ([64] * 3 + [128] * 3) * 2
+    text = run("show", str(one), "--impl", "sdpa").stdout
+    assert "naive" not in text.split("Findings")[0]
+    assert "Findings" in text
+
+
+def test_show_by_status(stage: Stage) -> None:
+    stage.scripts["sdpa"] = Script(poisoned="the last row is not written")
+    stage.scripts["chunked"] = Script(fails=failing("prepare", BenchFailed("unsupported", "not for you")))
+    swept()
+
+    def shown(*statuses: str) -> set[str]:
+        options = [part for status in statuses for part in ("--status", status)]
+        rows = json.loads(run("show", "results/one", "--json", *options).stdout)["rows"]
+        return {row["implementation"] for row in rows}
+
+    assert shown() == {"naive", "chunked", "sdpa"}
+    assert shown("ok") == {"naive"}
+    assert shown("wrong") == {"sdpa"}
+    assert shown("wrong", "unsupported") == {"sdpa", "chunked"}
+    assert shown("oom") == set()
+    assert run("show", "results/one", "--status", "oom").stdout == "No case of the run is like that.\n"
+
+
+def test_show_tells_the_nearest_right_names(one: Path) -> None:
+    refused(run("show", str(one), "--impl", "sdpaa"), "no implementation 'sdpaa'; did you mean 'sdpa'?")
+    refused(run("show", str(one), "--sort", "latency"), "no column 'latency'")
 
 
 def test_list_implementations(stage: Stage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_module_is_the_program() -> None:
     ("arguments", "expected"),
     [
         (["swep", "quick"], "No such command 'swep'. Did you mean 'sweep'?"),
-        (["frobnicate"], "The commands are sweep, plan, report, list, export."),
+        (["frobnicate"], "The commands are sweep, plan, report, list, show, export."),
         (["sweep", "quick", "--stict"], "--strict"),
         (["--verison"], "--version"),
         (["list", "implementation"], "implementations"),
@@ -164,6 +165,21 @@ def test_a_reader_that_has_gone_ends_us_quietly(saying: str) -> None:
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "--help"], ["list", "scenarios", "--json"]])
+def test_a_full_standard_output_is_told(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "attnbench", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "Error: standard output: No space left on device\n"
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize("closed", ["0", "1", "2", "0, 1, 2"])
