@@ -60,10 +60,10 @@ class Implementation:
     `load(workload, options)` imports what it needs and returns the kernel: `kernel(inputs) -> output`,
     for attention o `[B, H, Lq, D]`. `supports(workload, options, device)` returns None, or why it cannot
     do this (the row's `unsupported: …`); it may take fewer arguments. `available(device)` returns None, or
-    how to get what is missing (`unavailable: …`). `options` holds every option with its default. `load_backward(workload, options)`,
-    for implementations that bring their own, returns `backward(inputs, output, grad_out) -> (dq, dk, dv)`;
-    without it gradients come from torch's autograd. `resolved_backend(inputs)` tells which kernel really
-    runs, where that is the library's choice. All of them are called in measuring processes only.
+    how to get what is missing (`unavailable: …`). `options` holds every option with its default.
+    `load_backward(workload, options)`, for implementations that bring their own, returns
+    `backward(inputs, output, grad_out) -> (dq, dk, dv)`; without it gradients come from torch's autograd.
+    `resolved_backend(inputs)` tells which kernel really runs, where that is the library's choice. All of them are called in measuring processes only.
     """
 
     name: str
