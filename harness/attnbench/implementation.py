@@ -63,7 +63,8 @@ class Implementation:
     how to get what is missing (`unavailable: …`). `options` holds every option with its default.
     `load_backward(workload, options)`, for implementations that bring their own, returns
     `backward(inputs, output, grad_out) -> (dq, dk, dv)`; without it gradients come from torch's autograd.
-    `resolved_backend(inputs)` tells which kernel really runs, where that is the library's choice. All of them are called in measuring processes only.
+    `resolved_backend(inputs)` tells which kernel really runs, where that is the library's choice. All of
+    them are called in measuring processes only.
     """
 
     name: str
