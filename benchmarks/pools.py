@@ -6,7 +6,7 @@ and B interleaved. Each figure is an implementation's interleaved median over it
 a bench, so that memory layout, which differs between processes by more than what is looked for, cancels.
 The claim is 1 within 5%.
 
-    python benchmarks/pools.py [--benches 5] [--repetitions 6] [--rounds 10]
+    python benchmarks/pools.py [--benches 5] [--repetitions 6] [--rounds 10] [--length 512]
 """
 
 from __future__ import annotations
@@ -26,22 +26,20 @@ from attnbench.rounds import Entrant, play
 from attnbench.sampling import Pace
 from attnbench.workload import AttentionShape, Workload
 
-WORKLOAD = Workload("attention", AttentionShape(1, 8, 8, 512, 512, 64))
-
 #: Two implementations of torch's pool, and the one of NumPy's.
 PAIRS = (("sdpa_flash", "naive"), ("sdpa_flash", "numpy"), ("naive", "numpy"), ("numpy", "numpy"))
 
 WITHIN = 0.05
 
 
-def prepare(bench: Bench, name: str, number: int, threads: int) -> str:
+def prepare(bench: Bench, workload: Workload, name: str, number: int, threads: int) -> str:
     """Prepare an implementation in `bench`; its case id there."""
     case_id = f"{number}/{name}"
     parameters = {
         "case": case_id,
         "implementation": name,
         "options": {},
-        "workload": WORKLOAD.to_json(),
+        "workload": workload.to_json(),
         "device": "cpu",
         "seed": 0,
         "threads": threads,
@@ -66,12 +64,18 @@ def medians(bench: Bench, case_ids: Sequence[str], rounds: int, rng: Random) -> 
 
 
 def ratios(
-    source: BenchSource, pair: Sequence[str], repetitions: int, rounds: int, threads: int, rng: Random
+    source: BenchSource,
+    workload: Workload,
+    pair: Sequence[str],
+    repetitions: int,
+    rounds: int,
+    threads: int,
+    rng: Random,
 ) -> tuple[list[float], ...]:
     """Interleaved over solo medians of both implementations, from one bench."""
     bench = source.bench()
     try:
-        case_ids = [prepare(bench, name, number, threads) for number, name in enumerate(pair)]
+        case_ids = [prepare(bench, workload, name, number, threads) for number, name in enumerate(pair)]
         found: tuple[list[float], ...] = ([], [])
         for _ in range(repetitions):
             plays = [case_ids[:1], case_ids[1:], case_ids]
@@ -89,10 +93,12 @@ def main() -> int:
     parser.add_argument("--benches", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--length", type=int, default=512)
     options = parser.parse_args()
+    workload = Workload("attention", AttentionShape(1, 8, 8, options.length, options.length, 64))
     threads = len(os.sched_getaffinity(0))
     print(
-        f"{WORKLOAD.label}, {threads} threads; "
+        f"{workload.label}, {threads} threads; "
         f"{options.benches} benches × {options.repetitions} repetitions × {options.rounds} rounds"
     )
     print(f"{'implementation':<16}{'beside':<16}{'interleaved ÷ solo':>20}   95% interval")
@@ -101,7 +107,7 @@ def main() -> int:
     with ZygoteSource(threads=threads) as source:
         for pair in PAIRS:
             benches = [
-                ratios(source, pair, options.repetitions, options.rounds, threads, rng)
+                ratios(source, workload, pair, options.repetitions, options.rounds, threads, rng)
                 for _ in range(options.benches)
             ]
             for number, name in enumerate(pair):

@@ -57,8 +57,9 @@ def test_the_pinned_environment_is_told_exactly() -> None:
     assert bench_environment(3, "pinned") == {
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "4294967296",
-        "OMP_WAIT_POLICY": "passive",
-        "OPENBLAS_THREAD_TIMEOUT": "4",
+        "GOMP_SPINCOUNT": "5000",
+        "OPENBLAS_THREAD_TIMEOUT": "18",
+        "KMP_BLOCKTIME": "1",
         "OMP_NUM_THREADS": "3",
         "OPENBLAS_NUM_THREADS": "3",
         "MKL_NUM_THREADS": "3",

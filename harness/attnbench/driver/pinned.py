@@ -13,8 +13,20 @@ MALLOC_POLICIES = ("pinned", "default")
 #: which costs more than many kernels. (Raising the mmap threshold instead is refused by older glibc.)
 PINNED_MALLOC: Mapping[str, str] = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
 
-#: Thread pools that spin while they wait slow down every other pool in the process.
-PASSIVE_POOLS: Mapping[str, str] = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
+#: How long idle threads of a pool spin before they sleep: about 0.1 ms. By default they spin for many
+#: milliseconds and slow down every other pool in the process; if they slept at once (as by
+#: `OMP_WAIT_POLICY=passive`), waking them would cost small kernels several times their own time. This
+#: bridges the gaps within a call, and is over before the next implementation's turn. GNU OpenMP, as in
+#: torch's Linux wheels, counts spins; OpenBLAS takes the logarithm of clock cycles; LLVM's and Intel's OpenMP
+#: take milliseconds.
+PATIENT_POOLS: Mapping[str, str] = {
+    "GOMP_SPINCOUNT": "5000",
+    "OPENBLAS_THREAD_TIMEOUT": "18",
+    "KMP_BLOCKTIME": "1",
+}
+
+#: Would overrule `PATIENT_POOLS`.
+OVERRULING = ("OMP_WAIT_POLICY",)
 
 REPEATABLE: Mapping[str, str] = {
     "PYTHONHASHSEED": "0",
@@ -51,7 +63,7 @@ def bench_environment(threads: int | str, malloc: str) -> dict[str, str]:
         raise ValueError(f"malloc must be one of {', '.join(MALLOC_POLICIES)}, got {malloc!r}")
     return {
         **(PINNED_MALLOC if malloc == "pinned" else {}),
-        **PASSIVE_POOLS,
+        **PATIENT_POOLS,
         **dict.fromkeys(POOL_SIZES, str(thread_count(threads))),
         **REPEATABLE,
     }
@@ -60,7 +72,9 @@ def bench_environment(threads: int | str, malloc: str) -> dict[str, str]:
 def process_environment(threads: int | str, malloc: str) -> dict[str, str]:
     """The whole environment of benches: this process's, with `bench_environment` over it.
 
-    With malloc's defaults, pinned ones that this process inherited are taken out.
+    With malloc's defaults, pinned ones that this process inherited are taken out, as is what would overrule
+    the pools' patience.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in PINNED_MALLOC}
+    taken_out = (*PINNED_MALLOC, *OVERRULING)
+    inherited = {name: value for name, value in os.environ.items() if name not in taken_out}
     return {**inherited, **bench_environment(threads, malloc)}
