@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from attnbench import runner, store
+from attnbench import blocks as block_module
+from attnbench import store
+from attnbench.blocks import Clocks, measure_block
 from attnbench.case import Block
 from attnbench.protocol import BenchFailed, BenchLost
 from attnbench.record import Record
-from attnbench.runner import Clocks, measure_block, sweep
+from attnbench.runner import sweep
 from attnbench.scenario import Scenario, parse
 from scripted import FakeClock, Script, ScriptedBench, ScriptedSource, failing, steady
 
@@ -295,4 +297,4 @@ def test_a_single_process_plays_enough_rounds_for_an_interval() -> None:
     scenario = parse(text, "scripted.yaml")
     (block,) = scenario.expand(source.hello["catalogue"])
     (record,) = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
-    assert len(record.processes[0].rounds) == runner.LEAST_ROUNDS_ALONE == 6
+    assert len(record.processes[0].rounds) == block_module.LEAST_ROUNDS_ALONE == 6

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO
@@ -59,7 +60,7 @@ def console(stream: TextIO | None = None) -> Console:
 # While it runs
 
 
-class Progress:
+class Progress(ABC):
     """Counts what is done and reckons the time left; the two displays build on it."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -104,19 +105,19 @@ class Progress:
             return self.total_s
         return max(0.0, self.total_s - self.done_s) * (self._clock() - self._began) / self.done_s
 
+    @abstractmethod
     def show_start(self, blocks: int) -> None:
         """Show that a sweep of so many blocks begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def show_rows(self, rows: Sequence[Row]) -> None:
         """Show the cases of a finished block."""
-        raise NotImplementedError
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        pass
+        del exception  # nothing to take down, unless a display put something up
 
 
 class PlainProgress(Progress):

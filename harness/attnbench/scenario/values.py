@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,16 +42,16 @@ def _refuse(message: str) -> PydanticCustomError:
     return PydanticCustomError("attnbench", "{message}", {"message": message})
 
 
-class _Value:
+class _Value(ABC):
     """A validator with its JSON Schema."""
 
+    @abstractmethod
     def check(self, value: Any) -> Any:
         """`value`, in its one spelling, or a PydanticCustomError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of what `check` accepts."""
-        raise NotImplementedError
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self.check)

@@ -1,0 +1,394 @@
+"""One block, measured: verb by verb, until each of its cases has a record.
+
+All that needs judgement is here and in `rounds` and `sampling`; the benches only do what they are told.
+A kernel may crash, hang, run out of memory or lie: its case becomes a row that says so, and the others of
+its block are measured all the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+from time import monotonic
+from typing import Any, cast
+
+from attnbench import stats
+from attnbench.case import Block, Case
+from attnbench.protocol import (
+    AccuracyReply,
+    Bench,
+    BenchFailed,
+    BenchLost,
+    BenchSource,
+    MemoryReply,
+    PrepareReply,
+)
+from attnbench.record import ProcessSamples, Record
+from attnbench.rounds import Entrant, play
+from attnbench.sampling import Pace, PrecisionOrBudget
+from attnbench.scenario import Scenario
+
+__all__ = ["SYSTEM_CLOCKS", "Clocks", "measure_block"]
+
+#: Rounds that every process plays, whatever they cost: a median of three stands one disturbed sample.
+LEAST_ROUNDS = 3
+
+#: A single process plays at least as many rounds as an interval needs.
+LEAST_ROUNDS_ALONE = stats.FEWEST_FOR_INTERVAL
+
+#: Deadline of the reference, which is the harness's own work and counts against no case.
+REFERENCE_DEADLINE_S = 1800.0
+
+#: Failures that tell of memory never written: others (no time, no memory) have other causes.
+TELLING = ("error", "crashed")
+
+
+def _utc_now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The times that a runner reads; tests script them."""
+
+    monotonic: Callable[[], float] = monotonic
+    utc_now: Callable[[], str] = _utc_now
+
+
+#: The machine's own.
+SYSTEM_CLOCKS = Clocks()
+
+
+def measure_block(
+    scenario: Scenario,
+    block: Block,
+    source: BenchSource,
+    *,
+    attempt: int = 1,
+    progressed: Callable[[float], None] = lambda share: None,
+    clocks: Clocks = SYSTEM_CLOCKS,
+) -> list[Record]:
+    """One record a case, in the block's order.
+
+    First each case is inspected in a bench of its own (`prepare`, `memory`), then all are judged in one
+    (`reference`, `accuracy`), and judged once more with uninitialised memory poisoned; what is still alive is
+    sampled in several fresh benches.
+
+    Raises:
+        MeasuringError: no benches can be had.
+    """
+    return _BlockRun(scenario, block, source, attempt, progressed, clocks).run()
+
+
+@dataclass(slots=True, eq=False)
+class _CaseRun:
+    """What is known of one case so far."""
+
+    case: Case
+    status: str = "ok"
+    reason: str | None = None
+    framework: str | None = None
+    device_name: str | None = None
+    resolved_backend: str | None = None
+    first_call_s: float | None = None
+    output_bytes: int | None = None
+    memory: MemoryReply | None = None
+    accuracy: AccuracyReply | None = None
+    processes: list[ProcessSamples] = field(default_factory=list)
+    duration_s: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self.status == "ok"
+
+    def fail(self, failure: BenchFailed) -> None:
+        self.status, self.reason = failure.status, failure.reason
+
+    def refute(self, reason: str | None) -> None:
+        """Its answers are wrong, or depend on memory that nobody wrote."""
+        assert self.accuracy is not None  # only a case that was inspected can be refuted
+        self.accuracy = {
+            **self.accuracy,
+            "accuracy": "fail",
+            "reason": self.accuracy["reason"] or reason,
+        }
+
+
+class _BlockRun:
+    """One measuring of one block."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        block: Block,
+        source: BenchSource,
+        attempt: int,
+        progressed: Callable[[float], None],
+        clocks: Clocks,
+    ) -> None:
+        self.scenario = scenario
+        self.measure = scenario.measure
+        self.deadline_s = scenario.limits.seconds_per_case
+        self.block = block
+        self.source = source
+        self.attempt = attempt
+        self.progressed = progressed
+        self.clocks = clocks
+        self.runs = {case.case_id: _CaseRun(case) for case in block.cases}
+        self.processes = self.measure.processes_on(block.device)
+
+    def run(self) -> list[Record]:
+        started_at = self.clocks.utc_now()
+        steps = self.processes + 3
+        for done, phase in enumerate((self._inspect_all, self._judge_all, self._poison_all), start=1):
+            phase()
+            self.progressed(done / steps)
+        for process in range(self.processes):
+            self._sample(process)
+            self.progressed((process + 4) / steps)
+        return [self._record(run, started_at) for run in self.runs.values()]
+
+    # Verbs
+
+    def _request(self, bench: Bench, verb: str, run: _CaseRun, **parameters: Any) -> dict[str, Any]:
+        began = self.clocks.monotonic()
+        try:
+            return bench.request(verb, {"case": run.case.case_id, **parameters}, self.deadline_s)
+        finally:
+            run.duration_s += self.clocks.monotonic() - began
+
+    def _prepare(self, bench: Bench, run: _CaseRun, **mode: bool) -> PrepareReply:
+        reply = self._request(
+            bench,
+            "prepare",
+            run,
+            implementation=run.case.variant.implementation,
+            options=dict(run.case.variant.options),
+            workload=run.case.workload.to_json(),
+            device=run.case.device,
+            seed=self.measure.seed,
+            threads=self.measure.threads_count(),
+            **mode,
+        )
+        return cast(PrepareReply, reply)
+
+    @contextmanager
+    def _bench(self) -> Iterator[Bench]:
+        bench = self.source.bench()
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+    # Inspection
+
+    def _inspect_all(self) -> None:
+        """Does it run, and how much memory does it take? Each case in a fresh bench.
+
+        So no first call profits from another's, and no memory that others have freed stands in the way.
+        """
+        for run in self.runs.values():
+            with self._bench() as bench:
+                try:
+                    prepared = self._prepare(bench, run)
+                    run.framework = prepared["framework"]
+                    run.device_name = prepared["device_name"]
+                    run.resolved_backend = prepared["resolved_backend"]
+                    run.first_call_s = prepared["first_call_s"]
+                    run.output_bytes = prepared["output_bytes"]
+                    run.memory = cast(MemoryReply, self._request(bench, "memory", run))
+                except BenchFailed as failure:
+                    run.fail(failure)
+
+    def _judge_all(self) -> None:
+        """How wrong is it?"""
+
+        def judge(bench: Bench, run: _CaseRun) -> None:
+            self._prepare(bench, run)
+            run.accuracy = cast(AccuracyReply, self._request(bench, "accuracy", run))
+            self._request(bench, "release", run)
+
+        self._in_turn([run for run in self.runs.values() if run.alive], judge, _CaseRun.fail, self._reference)
+
+    def _poison_all(self) -> None:
+        """Does it leave part of its output unwritten, or compute with memory that it never wrote?"""
+
+        def poison(bench: Bench, run: _CaseRun) -> None:
+            self._prepare(bench, run, poisoned=True)
+            reply = self._request(bench, "accuracy", run)
+            if reply["accuracy"] == "fail":
+                run.refute(reply["reason"])
+            self._request(bench, "release", run)
+
+        judged = [run for run in self.runs.values() if run.alive and run.accuracy is not None]
+        self._in_turn(judged, poison, self._cannot_stand_poison)
+
+    def _in_turn(
+        self,
+        runs: Sequence[_CaseRun],
+        examine: Callable[[Bench, _CaseRun], None],
+        failed: Callable[[_CaseRun, BenchFailed], None],
+        begin: Callable[[Bench], bool] = lambda bench: True,
+    ) -> None:
+        """`examine` each of `runs` in one bench, or in as many as it takes, while `begin` finds them fit.
+
+        One that runs out of memory where others were before it is tried again in a fresh bench.
+        """
+        waiting = list(runs)
+        while waiting:
+            with self._bench() as bench:
+                if not begin(bench):
+                    return
+                fresh = True
+                while waiting:
+                    run = waiting[0]
+                    try:
+                        examine(bench, run)
+                    except BenchFailed as failure:
+                        if failure.status == "oom" and not fresh:
+                            break
+                        failed(run, failure)
+                        if isinstance(failure, BenchLost):
+                            waiting.pop(0)
+                            break
+                    waiting.pop(0)
+                    fresh = False
+
+    def _reference(self, bench: Bench) -> bool:
+        """Have the answer computed that all are judged by; without it none is, and each row says why."""
+        parameters = {"workload": self.block.workload.to_json(), "seed": self.measure.seed}
+        try:
+            bench.request("reference", parameters, REFERENCE_DEADLINE_S)
+        except BenchFailed as failure:
+            for run in self.runs.values():
+                if run.alive and run.accuracy is None:
+                    run.reason = f"accuracy is unchecked: the reference failed: {failure}"
+            return False
+        return True
+
+    def _cannot_stand_poison(self, run: _CaseRun, failure: BenchFailed) -> None:
+        """It ran before. Was it what memory holds, or the deterministic mode that filling memory entails?"""
+        if failure.status not in TELLING:
+            return
+        with self._bench() as bench:
+            try:
+                self._prepare(bench, run, deterministic=True)
+                self._request(bench, "accuracy", run)
+            except BenchFailed:
+                return
+        run.refute(f"with uninitialised memory filled with NaN: {failure.status}: {failure.reason}")
+
+    # Sampling
+
+    def _sample(self, process: int) -> None:
+        """One process's rounds, in one bench, or in as many as it takes."""
+        rng = Random(f"{self.measure.seed}/{self.scenario.name}/{self.block.block_id}/{process}")
+        share_s = self.measure.max_seconds / self.processes
+        pace = Pace(budget_s=share_s, deadline_s=self.deadline_s, cache=self.measure.cache)
+        stop = PrecisionOrBudget(
+            precision=self.measure.precision,
+            budget_s=share_s,
+            least_rounds=LEAST_ROUNDS_ALONE if self.processes == 1 else LEAST_ROUNDS,
+        )
+        groups = deque([[case_id for case_id, run in self.runs.items() if run.alive]])
+
+        def failed(case_id: str, failure: BenchFailed, group: Sequence[str]) -> None:
+            if failure.status == "oom" and len(group) > 1:
+                groups.append([case_id])  # the others' tensors were in the way: once more, alone
+            else:
+                self.runs[case_id].fail(failure)
+
+        while groups:
+            group = groups.popleft()
+            if not group:
+                continue
+            with self._bench() as bench:
+                # The order in which cases take their memory is drawn anew for every process.
+                entrants, failures, lost = self._enter(bench, rng.sample(group, len(group)))
+                for case_id, failure in failures.items():
+                    failed(case_id, failure, group)
+                if lost:
+                    groups.appendleft([case_id for case_id in group if case_id not in failures])
+                    continue
+                outcome = play(entrants, pace=pace, stop=stop, rng=rng, clock=self.clocks.monotonic)
+                self._keep(bench, entrants)
+                for entrant, failure in outcome.failures:
+                    failed(entrant.case_id, failure, group)
+                groups.appendleft([entrant.case_id for entrant in outcome.unfinished])
+
+    def _enter(
+        self, bench: Bench, case_ids: Sequence[str]
+    ) -> tuple[list[Entrant], dict[str, BenchFailed], bool]:
+        """The cases that could be prepared in `bench`, those that could not, and whether it was lost."""
+        entrants: list[Entrant] = []
+        failures: dict[str, BenchFailed] = {}
+        for case_id in case_ids:
+            try:
+                self._prepare(bench, self.runs[case_id])
+            except BenchFailed as failure:
+                failures[case_id] = failure
+                if isinstance(failure, BenchLost):
+                    return [], failures, True
+            else:
+                entrants.append(Entrant(case_id, bench))
+        return entrants, failures, False
+
+    def _keep(self, bench: Bench, entrants: Sequence[Entrant]) -> None:
+        """Add this bench's samples to every case, empty ones where a case took no part.
+
+        So entry i of each case's `processes` is the same bench, and rounds pair by (i, round).
+        """
+        taken = {entrant.case_id: entrant for entrant in entrants}
+        for case_id, run in self.runs.items():
+            entrant = taken.get(case_id) or Entrant(case_id, bench)
+            run.processes.append(entrant.samples())
+            run.duration_s += entrant.spent_s
+
+    def _device_name(self, device: str) -> str | None:
+        """What the devices' list calls `device`; a bench names only what it ran on beside the CPU."""
+        known = self.source.hello["devices"].get(device.split(":")[0], [])
+        return next((str(each["name"]) for each in known if each["device"] == device), None)
+
+    def _framework(self, implementation: str) -> str | None:
+        """What the catalogue says of an implementation that never came so far as to answer."""
+        known = (
+            info["framework"] for info in self.source.hello["catalogue"] if info["name"] == implementation
+        )
+        return next(known, None)
+
+    def _record(self, run: _CaseRun, started_at: str) -> Record:
+        estimate = stats.hierarchical_interval(
+            [[elapsed / each.calls for elapsed in each.elapsed_s] for each in run.processes if each.rounds]
+        )
+        width = None if estimate is None else estimate.relative_width
+        return Record(
+            scenario=self.scenario.name,
+            case_id=run.case.case_id,
+            block_id=run.case.block_id,
+            implementation=run.case.variant.implementation,
+            options=dict(run.case.variant.options),
+            workload=run.case.workload,
+            device=run.case.device,
+            device_name=run.device_name or self._device_name(run.case.device),
+            framework=run.framework or self._framework(run.case.variant.implementation),
+            resolved_backend=run.resolved_backend,
+            anchor=self.block.anchor.case_id if self.block.anchor else None,
+            seed=self.measure.seed,
+            attempt=self.attempt,
+            status=run.status,
+            reason=run.reason,
+            started_at=started_at,
+            duration_s=run.duration_s,
+            first_call_s=run.first_call_s,
+            output_bytes=run.output_bytes,
+            processes=tuple(run.processes) if run.alive else (),
+            converged=width is not None and width <= self.measure.precision if run.alive else None,
+            cache=self.measure.cache,
+            memory=run.memory,
+            accuracy=run.accuracy,
+            discarded_rounds=0,
+        )
