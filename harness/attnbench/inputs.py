@@ -180,31 +180,28 @@ def draw(workload: Workload, seed: int) -> DrawnAttention:
 
 
 class InputPool:
-    """The inputs of one workload, drawn once, shared by a block's cases; another workload evicts them."""
+    """The inputs of one workload, drawn once for a block's cases; another workload evicts them."""
 
     def __init__(self) -> None:
         self._drawn: DrawnAttention | None = None
-        self._placed: dict[tuple[str, str], tuple[AttentionInputs, Any]] = {}
 
     def drawn(self, workload: Workload, seed: int) -> DrawnAttention:
         """What was drawn for `workload`."""
         if self._drawn is None or (self._drawn.workload, self._drawn.seed) != (workload, seed):
-            self._placed.clear()
             self._drawn = draw(workload, seed)
         return self._drawn
 
     def placed(
         self, workload: Workload, seed: int, framework: str, device: str
     ) -> tuple[AttentionInputs, Any]:
-        """The inputs and grad_out (None for a forward pass) for kernels of `framework` on `device`.
+        """Inputs and grad_out (None for a forward pass) for a kernel of `framework` on `device`.
+
+        Copies for one case alone: a kernel that writes to its inputs spoils nobody's but its own.
 
         Raises:
             ValueError: as `DrawnAttention.place`.
         """
         drawn = self.drawn(workload, seed)
-        key = (framework, device)
-        if key not in self._placed:
-            grad_out = drawn.grad_out
-            placed = None if grad_out is None else place_tensor(grad_out, framework, device)
-            self._placed[key] = (drawn.place(framework, device), placed)
-        return self._placed[key]
+        grad_out = drawn.grad_out
+        placed = None if grad_out is None else place_tensor(grad_out, framework, device)
+        return drawn.place(framework, device), placed

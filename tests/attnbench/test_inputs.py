@@ -127,9 +127,13 @@ def test_same_bits_sees_signs_of_zero_and_not_nan():
     assert same_bits(zero.numpy(), zero)
 
 
-def test_a_pool_shares_within_a_workload_and_forgets_the_last():
+def test_a_pool_draws_once_places_copies_and_forgets_the_last():
     pool, workload = InputPool(), Workload("attention", SHAPE, pass_="backward")
-    inputs, grad_out = pool.placed(workload, 0, "torch", "cpu")
-    assert pool.placed(workload, 0, "torch", "cpu")[0] is inputs
-    assert grad_out.shape == inputs.q.shape
-    assert pool.placed(workload, 1, "torch", "cpu")[0] is not inputs
+    drawn = pool.drawn(workload, 0)
+    assert pool.drawn(workload, 0) is drawn
+    (one, grad_out), (other, _) = (pool.placed(workload, 0, "torch", "cpu") for _ in range(2))
+    assert grad_out.shape == one.q.shape
+    assert same_bits(one.q, other.q)
+    assert one.q.data_ptr() != other.q.data_ptr()
+    assert not same_bits(pool.placed(workload, 1, "torch", "cpu")[0].q, one.q)
+    assert pool.drawn(workload, 0) is not drawn

@@ -52,7 +52,7 @@ def load_case(
     seed: int,
     pool: InputPool | None = None,
 ) -> LoadedCase:
-    """Load the kernel and place its inputs; with a `pool`, inputs are shared with its other cases.
+    """Load the kernel and place its inputs; with a `pool`, drawn once for all its cases.
 
     Raises:
         ValueError: an option that the implementation does not have.
@@ -77,8 +77,8 @@ def load_case(
 class LoadedCase:
     """A kernel with its inputs placed.
 
-    `inputs` and `grad_out` (`[B, H, Lq, D]`, None for a forward pass) may be shared with other cases of the
-    workload; `drawn` holds the same numbers untouched.
+    `inputs` and `grad_out` (`[B, H, Lq, D]`, None for a forward pass) are its own; `drawn` holds the same
+    numbers untouched.
     """
 
     def __init__(

@@ -14,8 +14,8 @@ from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
 from attnbench.bench.settings import TorchSettings
-from attnbench.implementation import AttentionInputs, Implementation
-from attnbench.inputs import InputPool, place_tensor
+from attnbench.implementation import Implementation
+from attnbench.inputs import InputPool
 from attnbench.protocol import (
     AccuracyReply,
     Channel,
@@ -28,21 +28,6 @@ from attnbench.registry import Registry
 from attnbench.workload import Workload
 
 __all__ = ["BenchServer"]
-
-
-class _OwnCopies(InputPool):
-    """Draws a workload's inputs once, and places a copy for each case.
-
-    A kernel that writes to its inputs then spoils nobody's but its own.
-    """
-
-    def placed(
-        self, workload: Workload, seed: int, framework: str, device: str
-    ) -> tuple[AttentionInputs, Any]:
-        drawn = self.drawn(workload, seed)
-        grad_out = drawn.grad_out
-        placed = None if grad_out is None else place_tensor(grad_out, framework, device)
-        return drawn.place(framework, device), placed
 
 
 @dataclass(slots=True)
@@ -63,7 +48,7 @@ class BenchServer:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._pool = _OwnCopies()
+        self._pool = InputPool()
         self._cases: dict[str, _Held] = {}
         self._flushes: dict[str, clock.Flush] = {}
         self._settings: TorchSettings | None = None
