@@ -14,19 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
 from time import monotonic
-from typing import Any, cast
+from typing import cast
 
 from attnbench import stats
-from attnbench.case import Block, Case
-from attnbench.protocol import (
-    AccuracyReply,
-    Bench,
-    BenchFailed,
-    BenchLost,
-    BenchSource,
-    MemoryReply,
-    PrepareReply,
-)
+from attnbench.case import Block
+from attnbench.judging import Judge, Seat, Trial
+from attnbench.protocol import Bench, BenchFailed, BenchLost, BenchSource, MemoryReply
 from attnbench.record import ProcessSamples, Record
 from attnbench.rounds import Entrant, play
 from attnbench.sampling import Pace, PrecisionOrBudget
@@ -39,12 +32,6 @@ LEAST_ROUNDS = 3
 
 #: A single process plays at least as many rounds as an interval needs.
 LEAST_ROUNDS_ALONE = stats.FEWEST_FOR_INTERVAL
-
-#: Deadline of the reference, which is the harness's own work and counts against no case.
-REFERENCE_DEADLINE_S = 1800.0
-
-#: Failures that tell of memory never written: others (no time, no memory) have other causes.
-TELLING = ("error", "crashed")
 
 
 def _utc_now() -> str:
@@ -85,37 +72,16 @@ def measure_block(
 
 
 @dataclass(slots=True, eq=False)
-class _CaseRun:
-    """What is known of one case so far."""
+class _CaseRun(Trial):
+    """What is known of one case so far, its samples included."""
 
-    case: Case
-    status: str = "ok"
-    reason: str | None = None
     framework: str | None = None
     device_name: str | None = None
     resolved_backend: str | None = None
     first_call_s: float | None = None
     output_bytes: int | None = None
     memory: MemoryReply | None = None
-    accuracy: AccuracyReply | None = None
     processes: list[ProcessSamples] = field(default_factory=list)
-    duration_s: float = 0.0
-
-    @property
-    def alive(self) -> bool:
-        return self.status == "ok"
-
-    def fail(self, failure: BenchFailed) -> None:
-        self.status, self.reason = failure.status, failure.reason
-
-    def refute(self, reason: str | None) -> None:
-        """Its answers are wrong, or depend on memory that nobody wrote."""
-        assert self.accuracy is not None  # only a case that was inspected can be refuted
-        self.accuracy = {
-            **self.accuracy,
-            "accuracy": "fail",
-            "reason": self.accuracy["reason"] or reason,
-        }
 
 
 class _BlockRun:
@@ -140,6 +106,9 @@ class _BlockRun:
         self.clocks = clocks
         self.runs = {case.case_id: _CaseRun(case) for case in block.cases}
         self.processes = self.measure.processes_on(block.device)
+        self.judge = Judge(
+            source, self.measure.seed, self.measure.threads_count(), self.deadline_s, clocks.monotonic
+        )
 
     def run(self) -> list[Record]:
         started_at = self.clocks.utc_now()
@@ -151,30 +120,6 @@ class _BlockRun:
             self._sample(process)
             self.progressed((process + 4) / steps)
         return [self._record(run, started_at) for run in self.runs.values()]
-
-    # Verbs
-
-    def _request(self, bench: Bench, verb: str, run: _CaseRun, **parameters: Any) -> dict[str, Any]:
-        began = self.clocks.monotonic()
-        try:
-            return bench.request(verb, {"case": run.case.case_id, **parameters}, self.deadline_s)
-        finally:
-            run.duration_s += self.clocks.monotonic() - began
-
-    def _prepare(self, bench: Bench, run: _CaseRun, **mode: bool) -> PrepareReply:
-        reply = self._request(
-            bench,
-            "prepare",
-            run,
-            implementation=run.case.variant.implementation,
-            options=dict(run.case.variant.options),
-            workload=run.case.workload.to_json(),
-            device=run.case.device,
-            seed=self.measure.seed,
-            threads=self.measure.threads_count(),
-            **mode,
-        )
-        return cast(PrepareReply, reply)
 
     @contextmanager
     def _bench(self) -> Iterator[Bench]:
@@ -194,93 +139,25 @@ class _BlockRun:
         for run in self.runs.values():
             with self._bench() as bench:
                 try:
-                    prepared = self._prepare(bench, run)
+                    prepared = self.judge.prepare(bench, run)
                     run.framework = prepared["framework"]
                     run.device_name = prepared["device_name"]
                     run.resolved_backend = prepared["resolved_backend"]
                     run.first_call_s = prepared["first_call_s"]
                     run.output_bytes = prepared["output_bytes"]
-                    run.memory = cast(MemoryReply, self._request(bench, "memory", run))
+                    run.memory = cast(MemoryReply, self.judge.request(bench, "memory", run))
                 except BenchFailed as failure:
                     run.fail(failure)
 
     def _judge_all(self) -> None:
         """How wrong is it?"""
-
-        def judge(bench: Bench, run: _CaseRun) -> None:
-            self._prepare(bench, run)
-            run.accuracy = cast(AccuracyReply, self._request(bench, "accuracy", run))
-            self._request(bench, "release", run)
-
-        self._in_turn([run for run in self.runs.values() if run.alive], judge, _CaseRun.fail, self._reference)
+        with Seat(self.source) as seat:
+            self.judge.judge(list(self.runs.values()), seat)
 
     def _poison_all(self) -> None:
         """Does it leave part of its output unwritten, or compute with memory that it never wrote?"""
-
-        def poison(bench: Bench, run: _CaseRun) -> None:
-            self._prepare(bench, run, poisoned=True)
-            reply = self._request(bench, "accuracy", run)
-            if reply["accuracy"] == "fail":
-                run.refute(reply["reason"])
-            self._request(bench, "release", run)
-
-        judged = [run for run in self.runs.values() if run.alive and run.accuracy is not None]
-        self._in_turn(judged, poison, self._cannot_stand_poison)
-
-    def _in_turn(
-        self,
-        runs: Sequence[_CaseRun],
-        examine: Callable[[Bench, _CaseRun], None],
-        failed: Callable[[_CaseRun, BenchFailed], None],
-        begin: Callable[[Bench], bool] = lambda bench: True,
-    ) -> None:
-        """`examine` each of `runs` in one bench, or in as many as it takes, while `begin` finds them fit.
-
-        One that runs out of memory where others were before it is tried again in a fresh bench.
-        """
-        waiting = list(runs)
-        while waiting:
-            with self._bench() as bench:
-                if not begin(bench):
-                    return
-                fresh = True
-                while waiting:
-                    run = waiting[0]
-                    try:
-                        examine(bench, run)
-                    except BenchFailed as failure:
-                        if failure.status == "oom" and not fresh:
-                            break
-                        failed(run, failure)
-                        if isinstance(failure, BenchLost):
-                            waiting.pop(0)
-                            break
-                    waiting.pop(0)
-                    fresh = False
-
-    def _reference(self, bench: Bench) -> bool:
-        """Have the answer computed that all are judged by; without it none is, and each row says why."""
-        parameters = {"workload": self.block.workload.to_json(), "seed": self.measure.seed}
-        try:
-            bench.request("reference", parameters, REFERENCE_DEADLINE_S)
-        except BenchFailed as failure:
-            for run in self.runs.values():
-                if run.alive and run.accuracy is None:
-                    run.reason = f"accuracy is unchecked: the reference failed: {failure}"
-            return False
-        return True
-
-    def _cannot_stand_poison(self, run: _CaseRun, failure: BenchFailed) -> None:
-        """It ran before. Was it what memory holds, or the deterministic mode that filling memory entails?"""
-        if failure.status not in TELLING:
-            return
-        with self._bench() as bench:
-            try:
-                self._prepare(bench, run, deterministic=True)
-                self._request(bench, "accuracy", run)
-            except BenchFailed:
-                return
-        run.refute(f"with uninitialised memory filled with NaN: {failure.status}: {failure.reason}")
+        with Seat(self.source) as seat:
+            self.judge.poison(list(self.runs.values()), seat)
 
     # Sampling
 
@@ -328,7 +205,7 @@ class _BlockRun:
         failures: dict[str, BenchFailed] = {}
         for case_id in case_ids:
             try:
-                self._prepare(bench, self.runs[case_id])
+                self.judge.prepare(bench, self.runs[case_id])
             except BenchFailed as failure:
                 failures[case_id] = failure
                 if isinstance(failure, BenchLost):
