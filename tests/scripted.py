@@ -102,6 +102,9 @@ class ScriptedSource:
                     operation="attention",
                     framework=script.framework,
                     summary=f"{name}, scripted",
+                    memory="O(1)",
+                    flops="O(1)",
+                    source="",
                     options={"block": 128} if name == "chunked" else {},
                     origin="scripted",
                 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["COLUMNS", "Column", "document"]
+__all__ = ["COLUMNS", "OCCASIONAL", "Column", "document"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,9 @@ COLUMNS: tuple[Column, ...] = (
         "flops",
         "Int64",
         "FLOP",
-        "The work by FlashAttention's convention: a forward 2 · pairs · heads · 2 · head_dim, pairs being "
-        "those that the mask allows; a backward counts 2.5 forwards, recomputation included; both 3.5.",
+        "The work by FlashAttention's convention: a forward 2 · pairs · heads · (d_qk + d_v), pairs being "
+        "those that the mask allows; a backward, recomputation included, 2 · pairs · heads · (3 · d_qk + 2 · "
+        "d_v), which is 2.5 forwards where d_qk = d_v; both 3.5.",
         "beyond 2⁶³ − 1",
     ),
     Column("bytes", "Int64", "B", "The least traffic: every operand moved once.", "beyond 2⁶³ − 1"),
@@ -270,6 +271,18 @@ COLUMNS: tuple[Column, ...] = (
     ),
 )
 
+#: Columns that stand at the end of a table, and only where they tell something: each with the column whose
+#: value it has otherwise.
+OCCASIONAL: dict[str, Column] = {
+    "head_dim": Column(
+        "v_head_dim",
+        "Int64",
+        "",
+        "Features a head of the values and the output; only in tables where some case has others than "
+        "`head_dim`.",
+    )
+}
+
 
 def document() -> str:
     """docs/columns.md: every column with its unit, its meaning and when it is null."""
@@ -287,5 +300,8 @@ def document() -> str:
         "| column | type | unit | meaning | null when |",
         "|---|---|---|---|---|",
     ]
-    lines += [f"| `{c.name}` | {c.dtype} | {c.unit or '–'} | {c.meaning} | {c.null} |" for c in COLUMNS]
+    lines += [
+        f"| `{c.name}` | {c.dtype} | {c.unit or '–'} | {c.meaning} | {c.null} |"
+        for c in (*COLUMNS, *OCCASIONAL.values())
+    ]
     return "\n".join(lines) + "\n"

@@ -1,9 +1,10 @@
 """What a workload costs: floating-point operations and bytes, counted exactly by the field's convention.
 
 Attention's FLOPs count the (query, key) pairs that the mask allows: forward 2·pairs·heads·(d_qk + d_v);
-backward 2.5 times that (five matrix products against two, one of them a recomputation; Dao, FlashAttention-2,
-2023, §4.1); both 3.5 times. A backward that keeps the weights needs four: 2 times a forward is the least.
-Bytes count each operand once. Cost models are registered per operation in `COSTS`.
+backward 2·pairs·heads·(3·d_qk + 2·d_v), five matrix products against two, one of them (the scores) a
+recomputation (Dao, FlashAttention-2, 2023, §4.1): 2.5 times a forward where d_qk = d_v, both 3.5 times. A
+backward that keeps the weights needs four. Bytes count each operand once. Cost models are registered per
+operation in `COSTS`.
 """
 
 from __future__ import annotations
@@ -28,18 +29,17 @@ class Costs:
 def _attention(workload: Workload, seed: int) -> Costs:
     shape = workload.shape
     mask = Mask(workload.mask, shape.batch, shape.q_len, shape.kv_len, seed)
-    forward = 2 * mask.pairs() * shape.heads * (shape.head_dim + shape.head_dim)
-    queries = shape.batch * shape.heads * shape.q_len * shape.head_dim  # q, and o alike
-    keys = shape.batch * shape.kv_heads * shape.kv_len * shape.head_dim  # k, and v alike
+    pairs = mask.pairs() * shape.heads
+    forward = 2 * pairs * (shape.head_dim + shape.v_head_dim)
+    backward = 2 * pairs * (3 * shape.head_dim + 2 * shape.v_head_dim)
+    flops = {"forward": forward, "backward": backward, "forward_backward": forward + backward}
+    both = shape.head_dim + shape.v_head_dim
+    queries = shape.batch * shape.heads * shape.q_len * both  # q and o
+    keys = shape.batch * shape.kv_heads * shape.kv_len * both  # k and v
     # A forward reads q, k, v and writes o. A backward reads q, k, v, o, do and writes dq, dk, dv.
-    elements = {
-        "forward": 2 * queries + 2 * keys,
-        "backward": 4 * queries + 4 * keys,
-        "forward_backward": 4 * queries + 4 * keys,
-    }
-    # In halves, so that 2.5 and 3.5 times an integer stay exact.
-    halves = {"forward": 2, "backward": 5, "forward_backward": 7}
-    return Costs(forward * halves[workload.pass_] // 2, elements[workload.pass_] * workload.itemsize)
+    gradients = 2 * (queries + keys)
+    elements = {"forward": queries + keys, "backward": gradients, "forward_backward": gradients}
+    return Costs(flops[workload.pass_], elements[workload.pass_] * workload.itemsize)
 
 
 #: The cost model of each operation: `(workload, seed) -> Costs`.

@@ -32,8 +32,8 @@ DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
 class AttentionInputs:
     """What an attention kernel is called with.
 
-    `q` `[B, H, Lq, D]`, `k` and `v` `[B, Hkv, Lk, D]`, in the implementation's framework, in the
-    workload's dtype, on the case's device; `scale` multiplies the scores before the softmax.
+    `q` `[B, H, Lq, D]`, `k` `[B, Hkv, Lk, D]` and `v` `[B, Hkv, Lk, Dv]`, in the implementation's framework,
+    in the workload's dtype, on the case's device; `scale` multiplies the scores before the softmax.
     """
 
     q: Any
@@ -58,19 +58,25 @@ class Implementation:
     """One way to compute an operation.
 
     `load(workload, options)` imports what it needs and returns the kernel: `kernel(inputs) -> output`,
-    for attention o `[B, H, Lq, D]`. `supports(workload, options, device)` returns None, or why it cannot
+    for attention o `[B, H, Lq, Dv]`. `supports(workload, options, device)` returns None, or why it cannot
     do this (the row's `unsupported: …`); it may take fewer arguments. `available(device)` returns None, or
     how to get what is missing (`unavailable: …`). `options` holds every option with its default.
     `load_backward(workload, options)`, for implementations that bring their own, returns
     `backward(inputs, output, grad_out) -> (dq, dk, dv)`; without it gradients come from torch's autograd.
     `resolved_backend(inputs)` tells which kernel really runs, where that is the library's choice. All of
     them are called in measuring processes only.
+
+    `memory` and `flops` say in O-notation what the algorithm holds beside inputs and output, and how much it
+    computes; `source` where it comes from (a paper's section, a library's function). They are for the reader.
     """
 
     name: str
     operation: str
     framework: str
     summary: str
+    memory: str = ""
+    flops: str = ""
+    source: str = ""
     load: Callable[[Workload, Options], Callable[[Any], Any]]
     supports: Callable[[Workload, Options, str], str | None] = _supports_everything
     available: Callable[[str], str | None] = _always_available
@@ -86,6 +92,9 @@ class Implementation:
             )
         _require("operation", self.operation, SHAPES)
         _require("framework", self.framework, FRAMEWORKS)
+        for told in ("summary", "memory", "flops", "source"):
+            if not isinstance(getattr(self, told), str):
+                raise ValueError(f"{told} of {self.name!r} must be text, got {getattr(self, told)!r}")
         if not isinstance(self.options, Mapping):
             raise ValueError(
                 f"the options of {self.name!r} must map names to their defaults, got {self.options!r}"
@@ -148,6 +157,7 @@ def attention(
     *,
     masks: Collection[str] = frozenset({"none"}),
     grouped_query: bool = False,
+    v_head_dim: bool = False,
     dtypes: Collection[str] = frozenset(DTYPES),
     devices: Collection[str] | None = None,
     passes: Collection[str] = frozenset({"forward"}),
@@ -158,10 +168,12 @@ def attention(
 ) -> Callable[[Function], Function]:
     """Declare a function as an implementation of attention; what is not declared is `unsupported`.
 
-    The function is called as `function(q, k, v, *, mask, scale, **options)` with q `[B, H, Lq, D]` and
-    k, v `[B, Hkv, Lk, D]` (`layout="BLHD"` swaps the middle two axes of all three and of the output) and
-    returns `[B, H, Lq, D]`. `mask` is an `attnbench.Mask`. `masks` names kinds; an intersection needs each
-    of its kinds. `framework="numpy"` passes ndarrays. `devices` are kinds (`cpu`, `cuda`); by default any.
+    The function is called as `function(q, k, v, *, mask, scale, **options)` with q `[B, H, Lq, D]`,
+    k `[B, Hkv, Lk, D]` and v `[B, Hkv, Lk, Dv]` (`layout="BLHD"` swaps the middle two axes of all three and
+    of the output) and returns `[B, H, Lq, Dv]`. `grouped_query` declares that Hkv may be less than H,
+    `v_head_dim` that Dv may differ from D. `mask` is an `attnbench.Mask`. `masks` names kinds; an
+    intersection needs each of its kinds. `framework="numpy"` passes ndarrays. `devices` are kinds (`cpu`,
+    `cuda`); by default any.
 
     Raises:
         ValueError: a name, mask, dtype, device, pass, framework, layout or option that is none.
@@ -181,6 +193,10 @@ def attention(
         checks = (
             (all(each in kinds for each in wanted), f"the mask {workload.mask}"),
             (grouped_query or workload.shape.heads == workload.shape.kv_heads, "grouped-query heads"),
+            (
+                v_head_dim or workload.shape.head_dim == workload.shape.v_head_dim,
+                "another head_dim of the values",
+            ),
             (workload.dtype in known_dtypes, workload.dtype),
             (known_devices is None or kind in known_devices, f"the device {kind}"),
             (workload.pass_ in known_passes, f"the pass {workload.pass_}"),

@@ -30,8 +30,9 @@ __all__ = ["INPUTS", "DrawnAttention", "InputPool", "draw", "place_tensor", "sam
 OUTLIER_SHARE = 0.001
 OUTLIER_STD = 10.0
 
-#: Standard deviation of q in `large_logits`: scores spread ten times as far as on normal inputs.
-LARGE_LOGITS_STD = 10.0
+#: Standard deviation of q: in `large_logits` scores spread ten times as far as on normal inputs, in
+#: `extreme_logits` so far that their exponentials overflow in float32 unless a maximum is taken off first.
+Q_STD = {"large_logits": 10.0, "extreme_logits": 100.0}
 
 
 def _stream(workload: Workload, seed: int, tensor: str) -> np.random.Generator:
@@ -52,8 +53,8 @@ def _entries(
         entries -= 1
         return entries
     entries = rng.standard_normal(size, dtype=dtype)
-    if distribution == "large_logits" and tensor == "q":
-        entries *= LARGE_LOGITS_STD
+    if tensor == "q" and distribution in Q_STD:
+        entries *= Q_STD[distribution]
     elif distribution == "outliers":
         # As many positions as Bernoulli draws would mark, without drawing one number per entry.
         count = rng.binomial(entries.size, OUTLIER_SHARE)
@@ -68,8 +69,8 @@ class DrawnAttention:
 
     Equal to itself alone, so that what is computed from a drawing can be kept with it as the key.
 
-    `q` `[B, H, Lq, D]`; `k` and `v` `[B, Hkv, Lk, D]`; `grad_out` `[B, H, Lq, D]`, contiguous and normal
-    whatever the inputs' distribution, or None for a forward pass.
+    `q` `[B, H, Lq, D]`; `k` `[B, Hkv, Lk, D]`; `v` `[B, Hkv, Lk, Dv]`; `grad_out` `[B, H, Lq, Dv]`,
+    contiguous and normal whatever the inputs' distribution, or None for a forward pass.
     """
 
     workload: Workload
@@ -150,8 +151,8 @@ def _draw_attention(workload: Workload, seed: int) -> DrawnAttention:
     import torch
 
     shape = workload.shape
-    queries = (shape.batch, shape.heads, shape.q_len, shape.head_dim)
-    keys = (shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim)
+    queries = (shape.batch, shape.heads, shape.q_len)
+    keys = (shape.batch, shape.kv_heads, shape.kv_len)
 
     def tensor(name: str, size: tuple[int, ...], distribution: str) -> torch.Tensor:
         entries = _entries(
@@ -163,10 +164,14 @@ def _draw_attention(workload: Workload, seed: int) -> DrawnAttention:
     return DrawnAttention(
         workload=workload,
         seed=seed,
-        q=tensor("q", queries, workload.inputs),
-        k=tensor("k", keys, workload.inputs),
-        v=tensor("v", keys, workload.inputs),
-        grad_out=None if workload.pass_ == "forward" else tensor("grad_out", queries, "normal"),
+        q=tensor("q", (*queries, shape.head_dim), workload.inputs),
+        k=tensor("k", (*keys, shape.head_dim), workload.inputs),
+        v=tensor("v", (*keys, shape.v_head_dim), workload.inputs),
+        grad_out=(
+            None
+            if workload.pass_ == "forward"
+            else tensor("grad_out", (*queries, shape.v_head_dim), "normal")
+        ),
     )
 
 

@@ -47,12 +47,15 @@ FAILURES = ("unsupported", "unavailable", "oom", "timeout", "crashed", "error")
 
 
 class ImplementationInfo(TypedDict):
-    """One entry of the catalogue."""
+    """One entry of the catalogue; `memory`, `flops` and `source` are as `Implementation` has them."""
 
     name: str
     operation: str
     framework: str
     summary: str
+    memory: str
+    flops: str
+    source: str
     options: dict[str, Any]
     origin: str
 

@@ -99,6 +99,9 @@ class Registry:
                 operation=entry.implementation.operation,
                 framework=entry.implementation.framework,
                 summary=entry.implementation.summary,
+                memory=entry.implementation.memory,
+                flops=entry.implementation.flops,
+                source=entry.implementation.source,
                 options=dict(entry.implementation.options),
                 origin=entry.origin,
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench import stats, store
 from attnbench.case import format_options
-from attnbench.columns import COLUMNS
+from attnbench.columns import COLUMNS, OCCASIONAL
 from attnbench.costs import Costs, costs
 from attnbench.errors import RunError
 from attnbench.files import replace_file
@@ -107,7 +107,14 @@ def write_parquet(run: str | os.PathLike[str]) -> Path:
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame({c.name: pd.Series([row[c.name] for row in rows], dtype=c.dtype) for c in COLUMNS})
+    telling = [
+        column
+        for otherwise, column in OCCASIONAL.items()
+        if any(row[column.name] != row[otherwise] for row in rows)
+    ]
+    return pd.DataFrame(
+        {c.name: pd.Series([row[c.name] for row in rows], dtype=c.dtype) for c in (*COLUMNS, *telling)}
+    )
 
 
 def _rows(records: Sequence[Record], run_id: str) -> list[dict[str, Any]]:

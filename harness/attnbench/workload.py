@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol, Self
 
+from attnbench.masks import why_impossible
+
 __all__ = [
     "DISTRIBUTIONS",
     "DTYPES",
@@ -29,10 +31,13 @@ DTYPES: Mapping[str, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16
 PASSES = ("forward", "backward", "forward_backward")
 
 #: How inputs are drawn; see `attnbench.inputs`.
-DISTRIBUTIONS = ("normal", "uniform", "large_logits", "outliers")
+DISTRIBUTIONS = ("normal", "uniform", "large_logits", "extreme_logits", "outliers")
 
 #: The largest size that an axis may have.
 LARGEST = 2**31 - 1
+
+#: Stands for a size that equals another one unless it is given.
+SAME = -1
 
 
 class AxisError(ValueError):
@@ -70,7 +75,10 @@ class Shape(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AttentionShape:
-    """q `[batch, heads, q_len, head_dim]`; k and v `[batch, kv_heads, kv_len, head_dim]`."""
+    """q `[batch, heads, q_len, head_dim]`, k `[batch, kv_heads, kv_len, head_dim]`, v `[…, v_head_dim]`.
+
+    The output is `[batch, heads, q_len, v_head_dim]`; `v_head_dim` is `head_dim` unless it is given.
+    """
 
     batch: int
     heads: int
@@ -78,18 +86,22 @@ class AttentionShape:
     q_len: int
     kv_len: int
     head_dim: int
+    v_head_dim: int = SAME
 
     AXES: ClassVar[Mapping[str, int | None]] = {
         "batch": 1,
         "heads": None,
         "kv_heads": None,
         "head_dim": None,
+        "v_head_dim": None,
         "seq_len": None,
         "q_len": None,
         "kv_len": None,
     }
 
     def __post_init__(self) -> None:
+        if self.v_head_dim == SAME:
+            object.__setattr__(self, "v_head_dim", self.head_dim)
         for field in fields(self):
             size = getattr(self, field.name)
             if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST:
@@ -99,7 +111,8 @@ class AttentionShape:
 
     @classmethod
     def from_axes(cls, axes: Mapping[str, int]) -> Self:
-        """The shape of `axes`: `seq_len` stands for equal `q_len` and `kv_len`; kv_heads default to heads.
+        """The shape of `axes`: `seq_len` stands for equal `q_len` and `kv_len`; kv_heads default to heads,
+        v_head_dim to head_dim.
 
         Raises:
             AxisError: an axis is missing, superfluous or contradicts another.
@@ -124,6 +137,7 @@ class AttentionShape:
             heads=axes["heads"],
             kv_heads=axes.get("kv_heads", axes["heads"]),
             head_dim=axes["head_dim"],
+            v_head_dim=axes.get("v_head_dim", axes["head_dim"]),
             **lengths,
         )
 
@@ -133,11 +147,12 @@ class AttentionShape:
 
     @property
     def label(self) -> str:
-        """`B1-H8-L512-D64`; grouped queries as `H32kv8`, unequal lengths as `Lq1-Lk512`."""
+        """`B1-H8-L512-D64`; grouped queries as `H32kv8`, unequal lengths as `Lq1-Lk512`, `D192v128`."""
         heads = f"H{self.heads}" if self.heads == self.kv_heads else f"H{self.heads}kv{self.kv_heads}"
         equal = self.q_len == self.kv_len
         lengths = f"L{self.q_len}" if equal else f"Lq{self.q_len}-Lk{self.kv_len}"
-        return f"B{self.batch}-{heads}-{lengths}-D{self.head_dim}"
+        own = "" if self.v_head_dim == self.head_dim else f"v{self.v_head_dim}"
+        return f"B{self.batch}-{heads}-{lengths}-D{self.head_dim}{own}"
 
 
 #: The shape type of each operation.
@@ -150,6 +165,10 @@ class Workload:
 
     `mask` is a canonical mask specification (`attnbench.masks.canonical`), `dtype` a key of `DTYPES`,
     `pass_` one of `PASSES`, `inputs` one of `DISTRIBUTIONS`.
+
+    Raises:
+        AxisError: the shape has too few keys for the mask.
+        ValueError: the mask is none.
     """
 
     operation: str
@@ -158,6 +177,11 @@ class Workload:
     dtype: str = "float32"
     pass_: str = "forward"
     inputs: str = "normal"
+
+    def __post_init__(self) -> None:
+        why = why_impossible(self.mask, self.shape.kv_len)
+        if why is not None:
+            raise AxisError("mask", why)
 
     @property
     def label(self) -> str:

@@ -53,6 +53,7 @@ def test_tensors_seeds_and_shapes_have_their_own_streams():
         ("normal", 1, 1),
         ("uniform", 3**-0.5, 3**-0.5),
         ("large_logits", 10, 1),
+        ("extreme_logits", 100, 1),
         ("outliers", 1.1**0.5, 1.1**0.5),
     ],
 )

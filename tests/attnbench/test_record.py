@@ -27,9 +27,11 @@ def workloads(draw: st.DrawFn) -> Workload:
         q_len=draw(size),
         kv_len=draw(size),
         head_dim=draw(size),
+        v_head_dim=draw(size),
     )
     dtype, pass_, inputs = (draw(st.sampled_from(list(names))) for names in (DTYPES, PASSES, DISTRIBUTIONS))
-    return Workload("attention", shape, draw(texts), dtype, pass_, inputs)
+    mask = draw(st.sampled_from(["none", "causal", "sliding_window(7)+padding(0.25)"]))
+    return Workload("attention", shape, mask, dtype, pass_, inputs)
 
 
 @st.composite

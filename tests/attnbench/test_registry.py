@@ -45,6 +45,9 @@ def test_a_plugins_implementations_are_in_the_catalogue_with_their_origin(tmp_pa
             "operation": "attention",
             "framework": "torch",
             "summary": "Does nothing well.",
+            "memory": "",
+            "flops": "",
+            "source": "",
             "options": {"block": 128},
             "origin": str(path),
         }

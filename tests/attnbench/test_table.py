@@ -60,6 +60,17 @@ def test_the_columns_are_those_of_the_design_in_their_order() -> None:
     assert list(from_records(make_records(), "run").columns) == NAMES
 
 
+def test_the_values_features_are_a_column_where_they_are_their_own() -> None:
+    same, other = make_record(), make_record()
+    other = replace(
+        other, workload=replace(other.workload, shape=replace(other.workload.shape, v_head_dim=3))
+    )
+    assert list(from_records([same], "run").columns) == NAMES
+    frame = from_records([same, other], "run")
+    assert list(frame.columns) == [*NAMES, "v_head_dim"]
+    assert frame["v_head_dim"].tolist() == [same.workload.shape.head_dim, 3]
+
+
 def test_the_page_of_columns_is_current() -> None:
     assert DOCUMENT.read_text(encoding="utf-8") == document(), (
         "docs/columns.md is out of date; write it anew:\n"

@@ -78,3 +78,29 @@ def test_a_wrong_axis_is_named(axes: dict[str, int], axis: str) -> None:
     with pytest.raises(AxisError) as raised:
         AttentionShape.from_axes(axes)
     assert raised.value.axis == axis
+
+
+def test_values_may_have_features_of_their_own() -> None:
+    axes = {"heads": 2, "head_dim": 192, "seq_len": 8}
+    same = AttentionShape.from_axes(axes)
+    assert same.v_head_dim == 192
+    assert same.label == "B1-H2-L8-D192"
+    other = AttentionShape.from_axes({**axes, "v_head_dim": 128})
+    assert (other.head_dim, other.v_head_dim) == (192, 128)
+    assert other.label == "B1-H2-L8-D192v128"
+    workload = Workload("attention", other)
+    assert Workload.from_json(workload.to_json()) == workload
+    with pytest.raises(AxisError, match="from 1 to"):
+        AttentionShape.from_axes({**axes, "v_head_dim": 0})
+
+
+def test_shapes_recorded_without_features_of_the_values_are_read() -> None:
+    data = Workload("attention", AttentionShape(1, 2, 2, 8, 8, 16)).to_json()
+    del data["shape"]["v_head_dim"]
+    assert Workload.from_json(data).shape.v_head_dim == 16
+
+
+def test_a_mask_that_the_keys_cannot_have_is_refused() -> None:
+    with pytest.raises(AxisError, match="needs at least 9 keys, got kv_len 8") as caught:
+        Workload("attention", AttentionShape(1, 2, 2, 8, 8, 16), "causal+document(9)")
+    assert caught.value.axis == "mask"

@@ -77,7 +77,7 @@ def load_case(
 class LoadedCase:
     """A kernel with its inputs placed.
 
-    `inputs` and `grad_out` (`[B, H, Lq, D]`, None for a forward pass) are its own; `drawn` holds the same
+    `inputs` and `grad_out` (`[B, H, Lq, Dv]`, None for a forward pass) are its own; `drawn` holds the same
     numbers untouched.
     """
 
@@ -219,9 +219,10 @@ class LoadedCase:
 
     def _expected_shape(self, name: str) -> tuple[int, ...]:
         shape: AttentionShape = self.workload.shape
+        features = shape.v_head_dim if name in ("o", "dv") else shape.head_dim
         if name in ("o", "dq"):
-            return (shape.batch, shape.heads, shape.q_len, shape.head_dim)
-        return (shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim)
+            return (shape.batch, shape.heads, shape.q_len, features)
+        return (shape.batch, shape.kv_heads, shape.kv_len, features)
 
     def _checked(self, name: str, value: Any) -> Any:
         """`value`, if it is the framework's tensor with the shape, dtype and device that `name` must have."""

@@ -107,6 +107,11 @@ def _check_shapes(operation: str, matrix: Entry, source: Source) -> None:
         except AxisError as error:
             source.find(locs.get(error.axis, ("matrix", error.axis)), str(error))
             continue
+        for index, mask in enumerate(matrix.get("mask", ())):
+            try:
+                Workload(operation, shape, mask)
+            except AxisError as error:
+                source.find(("matrix", "mask", index), str(error))
         if shape in seen:
             source.find(
                 ("matrix",),

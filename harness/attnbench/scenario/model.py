@@ -156,6 +156,7 @@ _SIZES = {
     "heads": "Query heads.",
     "kv_heads": "Key and value heads, a divisor of heads (grouped queries); by default as many as heads.",
     "head_dim": "Numbers per head and position.",
+    "v_head_dim": "Numbers per head and position of the values and the output; by default head_dim.",
     "seq_len": "Length of queries and keys alike; or give q_len and kv_len.",
     "q_len": "Length of the queries; 1 is a decoding step.",
     "kv_len": "Length of keys and values.",

@@ -19,7 +19,15 @@ from attnbench.scenario import Measure, Scenario, parse
 
 def info(name: str, operation: str = "attention", **options: Any) -> ImplementationInfo:
     return ImplementationInfo(
-        name=name, operation=operation, framework="torch", summary="", options=options, origin="here"
+        name=name,
+        operation=operation,
+        framework="torch",
+        summary="",
+        memory="",
+        flops="",
+        source="",
+        options=options,
+        origin="here",
     )
 
 
@@ -146,7 +154,7 @@ def test_the_product_minus_the_excluded(data: st.DataObject) -> None:
         "dtype": ["float64", "float32", "bfloat16", "float16"],
         "mask": ["none", "causal"],
         "pass": ["forward", "backward", "forward_backward"],
-        "inputs": ["normal", "uniform", "large_logits", "outliers"],
+        "inputs": ["normal", "uniform", "large_logits", "extreme_logits", "outliers"],
     }
     for axis, values in choices.items():
         if data.draw(st.booleans()):

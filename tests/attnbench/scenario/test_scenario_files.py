@@ -24,6 +24,9 @@ def anything(*names: str) -> list[ImplementationInfo]:
             operation="attention",
             framework="torch",
             summary="",
+            memory="",
+            flops="",
+            source="",
             options={"block": 128},
             origin="here",
         )

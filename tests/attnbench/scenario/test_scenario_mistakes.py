@@ -101,6 +101,14 @@ mesure: {}
             "s.yaml:4:40: matrix.kv_heads[1]: expected a divisor of heads (12), got 8",
         ),
         (
+            "matrix: {heads: 8, head_dim: 64, seq_len: [4, 16], mask: [none, document(8)]}\n",
+            "s.yaml:4:65: matrix.mask[1]: document(8) needs at least 8 keys, got kv_len 4",
+        ),
+        (
+            "include: [{heads: 8, head_dim: 64, seq_len: 4, mask: causal+document(8)}]\n",
+            "s.yaml:4:54: include[0].mask: document(8) needs at least 8 keys, got kv_len 4",
+        ),
+        (
             "matrix:\n  shape: [{heads: 8, head_dim: 64, kv_heads: 3}]\n  seq_len: 16\n",
             "s.yaml:5:46: matrix.shape[0].kv_heads: expected a divisor of heads (8), got 3",
         ),
