@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import product
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -199,3 +200,20 @@ def test_more_documents_than_keys_are_impossible() -> None:
 def test_every_kind_says_what_it_is() -> None:
     assert list(KINDS) == ["causal", "sliding_window", "padding", "document"]
     assert all(kind.summary for kind in KINDS.values())
+
+
+def test_what_a_kernel_makes_of_a_mask_is_built_once_and_its_time_counted() -> None:
+    mask = Mask("causal", 1, 3, 3, framework="numpy")
+    built: list[float] = []
+
+    def build() -> float:
+        began = perf_counter()
+        mask.to_bool()  # counted once, though it counts its own time too
+        while perf_counter() - began < 0.002:
+            pass
+        built.append(perf_counter() - began)
+        return built[0]
+
+    assert mask.kept("mine", build) == mask.kept("mine", build) == built[0]
+    assert len(built) == 1
+    assert built[0] <= mask.build_s < 1.9 * built[0]
