@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from attnbench import plots
 from attnbench.plots.lines import path
 from attnbench.plots.panels import busiest, split
-from attnbench.plots.rows import clean, rows_of, shorten, sweeps, usual, workload_label
+from attnbench.plots.rows import clean, rows_of, shorten, usual, workload_label
 from attnbench.plots.style import PALETTE, looks
+from attnbench.plots.sweeps import sweeps
 from attnbench.plots.ticks import (
     bytes_scale,
     error_scale,
     fitting,
-    length_ticks,
     limits,
     ratio_scale,
     seconds_scale,
+    thinned,
 )
 from attnbench.plots.tradeoff import pareto
 from frames import frame, realistic, row
@@ -109,7 +110,7 @@ def test_decoding_is_swept_along_its_keys() -> None:
 
 
 def test_panels_are_split_over_figures_and_never_empty() -> None:
-    rows = [row(length=length, heads=heads, kv_heads=1) for length in (128, 256) for heads in range(1, 9)]
+    rows = [row(length=length, device=f"cuda:{index}") for length in (128, 256) for index in range(8)]
     found = [plot for plot in plots.figures(frame(*rows)) if plot.id.startswith("latency")]
     assert [plot.id for plot in found] == ["latency", "latency-2"]
     assert [len(plot.draw().axes) for plot in found] == [4, 4]  # evenly: no lone panel
@@ -274,11 +275,21 @@ def test_legends_fit_their_figures() -> None:
         assert box.x1 <= figure.bbox.x1
 
 
-def test_lengths_that_would_overlap_are_thinned() -> None:
-    assert [text for _, text in length_ticks([128, 256, 512])] == ["128", "256", "512"]
-    assert [text for _, text in length_ticks([128, 1000, 1024])] == ["128", "1024"]
+def test_ticks_that_would_overlap_are_thinned() -> None:
+    def kept(*lengths: int, characters: float = 24) -> list[str]:
+        return [text for _, text in thinned([(n, str(n)) for n in lengths], characters)]
+
+    assert kept(128, 256, 512) == ["128", "256", "512"]
+    assert kept(128, 1000, 1024) == ["128", "1024"]
+    assert kept(128, 256, 512, characters=6) == ["128", "512"]
+    assert [text for _, text in thinned([(1, "1\nD512"), (3.5, "2\nD256"), (4, "4\nD64")], 20)] == [
+        "1\nD512",
+        "4\nD64",
+    ]
 
 
 def test_rows_group_by_everything_but_implementation_and_length() -> None:
     rows = rows_of(frame(row(length=128), row("b", 256), row(mask="causal"), row(q_len=1)))
-    assert [len(group) for group in sweeps(rows)] == [2, 1, 1]
+    swept, single = sweeps(rows)
+    assert [len(sweep.rows) for sweep in swept] == [2]
+    assert [len(group) for group in single] == [1, 1]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attnbench.cli.cells import Row, accuracy_failed, failed
 from attnbench.cli.output import clean
-from attnbench.plots.rows import AXES
+from attnbench.plots.rows import SHAPE
 from attnbench.report import cells
 
 if TYPE_CHECKING:
@@ -176,19 +176,19 @@ def _style(header: str, row: Row) -> str:
 
 
 def _varies(rows: Sequence[Row], column: str) -> bool:
-    return len({row[column] for row in rows}) > 1
+    return len({row.get(column) for row in rows}) > 1
 
 
 def _varying_axes(rows: Sequence[Row]) -> list[str]:
     """The axes of the shape that differ between cases; those that share a part of the label go together."""
-    together = (("batch",), ("heads", "kv_heads"), ("q_len", "kv_len"), ("head_dim",))
+    together = (("batch",), ("heads", "kv_heads"), ("q_len", "kv_len"), ("head_dim", "v_head_dim"))
     return [axis for axes in together if any(_varies(rows, each) for each in axes) for axis in axes]
 
 
 def _common(rows: Sequence[Row]) -> str:
     """What all cases share, and columns therefore leave out."""
     varying = _varying_axes(rows)
-    axes = [axis for axis in AXES if axis not in varying]
+    axes = [axis for axis in SHAPE if axis not in varying]
     shared = [str(rows[0][column]) for column in _VARYING if not _varies(rows, column)]
     return clean(" · ".join(["all cases: " + cells.shape(rows[0], axes), *shared]).replace(":  ·", ":"))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attnbench.plots.categories import categories
 from attnbench.plots.error import error
 from attnbench.plots.latency import latency
 from attnbench.plots.memory import memory
@@ -28,19 +29,21 @@ __all__ = ["Plot", "figures", "png", "svg"]
 def figures(frame: pd.DataFrame) -> list[Plot]:
     """Every figure that the rows of `frame` give; none where nothing was measured.
 
-    Settings with two lengths or more are drawn as lines, one panel each; the others as single shapes.
-    An implementation looks the same in all of them.
+    Workloads that are swept along a size are drawn as lines, those that differ in a category as dots on
+    common axes, the others as dots of their own. An implementation looks the same in all of them.
     """
     everything = rows_of(frame)
     rows = [row for row in everything if measured(row)]
     look = looks(labels(rows))
-    along, single = split(everything)
+    swept, single = split(everything)
+    lines = [panel for panel in swept if panel.along.numeric]
     known = usual(rows)
     return [
-        *latency(along, look),
-        *speedup(along, look),
-        *memory(along, look),
-        *error(along, look),
-        *tradeoff([*(busiest(panel, rows) for panel in along), *single], look, known),
+        *latency(lines, look),
+        *speedup(lines, look),
+        *memory(lines, look),
+        *error(lines, look),
+        *categories([panel for panel in swept if not panel.along.numeric], look),
+        *tradeoff([*(busiest(panel, rows) for panel in swept), *single], look, known),
         *singles(single, look, known),
     ]

@@ -1,4 +1,4 @@
-"""Numerical error against length, between the floor and the yardstick."""
+"""Numerical error along an axis, between the floor and the yardstick."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ _GUIDES = (
 
 
 def _guides(axes: Axes, panel: Panel, looks: dict[str, Look]) -> Sequence[Line2D]:
-    """The floor and the yardstick: they belong to the workload, so any row of a length can tell them."""
+    """The floor and the yardstick: they belong to the workload, so any row of a place can tell them."""
     del looks
     handles: list[Line2D] = []
     for column, name, color, dash in _GUIDES:
-        known = {row["length"]: float(row[column]) for row in panel.rows if row.get(column)}
+        known = {panel.along.at(row): float(row[column]) for row in panel.rows if row.get(column)}
         x = sorted(known)
         if known:
-            y = [known[length] for length in x]
+            y = [known[place] for place in x]
             handles += axes.plot(x, y, color=color, linestyle=dash, linewidth=1.3, zorder=2.5, label=name)
     return handles
 
 
 def error(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
-    """Relative L2 error along the length, with the workload's floor and yardstick."""
+    """Relative L2 error along each axis, with the workload's floor and yardstick."""
     exact = any(row.get("error_rel_l2") == 0 for panel in panels for row in panel.rows)
     quantity = Quantity(
         id="error",
-        title="Numerical error against length",
+        title="Numerical error",
         axis="relative L2 error",
         caption="Distance to the float64 reference. The floor is what rounding the reference to this dtype "
         "costs; the yardstick is the textbook algorithm with every intermediate rounded. Lower is better."

@@ -1,4 +1,4 @@
-"""Latency against length."""
+"""Latency along an axis."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["latency"]
 
 
 def latency(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
-    """Median latency along the length, with 95% intervals as bands."""
+    """Median latency along each axis, with 95% intervals as bands."""
     interval = ("latency_ci_low_s", "latency_ci_high_s")
     quantity = Quantity(
         id="latency",
-        title="Latency against length",
+        title="Latency",
         axis="latency, median",
         caption="Median time of one call; the bands are 95% intervals of the median. Both axes are "
-        "logarithmic, so that a straight line is a power of the length. Lower is better.",
+        "logarithmic, so that a straight line is a power law. Lower is better.",
         column="latency_median_s",
         interval=interval,
         scale=seconds_scale,

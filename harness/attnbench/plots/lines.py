@@ -1,4 +1,4 @@
-"""A quantity along the length: one panel per setting, one line per implementation."""
+"""A quantity along an axis: one panel per setting, one line per implementation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from attnbench.plots.panels import Panel, any_row, grid, legend, mark, pages
-from attnbench.plots.plot import Plot, common_text, data_table, listed
-from attnbench.plots.rows import Row, failed_accuracy, flag_text, labels, lengths, series
+from attnbench.plots.panels import Panel, across, along, any_row, grid, legend, mark, pages, shared_text
+from attnbench.plots.plot import Plot, data_table, listed
+from attnbench.plots.rows import Row, failed_accuracy, flag_text, labels, series
 from attnbench.plots.style import Look
-from attnbench.plots.ticks import Scale, length_ticks, limits, set_ticks
+from attnbench.plots.ticks import Scale, limits, set_ticks, thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,15 +49,17 @@ def _positive(row: Row, column: str) -> float | None:
 
 
 def path(panel: Panel, label: str, column: str) -> tuple[list[float], list[float]]:
-    """x and y of an implementation's line, with a gap (NaN) at each length that it failed at."""
+    """x and y of an implementation's line, with a gap (NaN) at each place that it failed at."""
     own = series(panel.rows, label)
-    points = {length: float("nan") for name, length in panel.failed if name == label}
-    points |= {row["length"]: _positive(row, column) or float("nan") for row in own}
-    return [float(length) for length in sorted(points)], [points[length] for length in sorted(points)]
+    points = {place: float("nan") for name, place in panel.failed if name == label}
+    points |= {panel.along.at(row): _positive(row, column) or float("nan") for row in own}
+    return [float(place) for place in sorted(points)], [points[place] for place in sorted(points)]
 
 
-def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, Look], quantity: Quantity) -> None:
-    panel_lengths = lengths(panel.rows)
+def _draw_panel(
+    axes: Axes, panel: Panel, looks: dict[str, Look], quantity: Quantity, characters: float
+) -> None:
+    ticks = sorted({float(panel.along.at(row)): panel.along.tick(row) for row in panel.rows}.items())
     for label in labels(panel.rows):
         own, look = series(panel.rows, label), looks[label]
         x, y = path(panel, label, quantity.column)
@@ -70,17 +72,18 @@ def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, Look], quantity: Quan
             value = _positive(row, quantity.column)
             if value is not None:
                 wrong, doubtful = failed_accuracy(row), flag_text(row) is not None
-                mark(axes, row["length"], value, wrong=wrong, doubtful=doubtful, look=look)
+                mark(axes, panel.along.at(row), value, wrong=wrong, doubtful=doubtful, look=look)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(panel_lengths[0] / 1.12, panel_lengths[-1] * 1.12)
-    set_ticks(axes.xaxis, length_ticks(panel_lengths))
+    axes.set_xlim(ticks[0][0] / 1.12, ticks[-1][0] * 1.12)
+    set_ticks(axes.xaxis, thinned(ticks, characters))
 
 
 def _draw(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quantity) -> Figure:
     figure, all_axes = grid(panels)
+    characters = across(figure, all_axes[0])
     extra: dict[str, Line2D] = {}
     for axes, panel in zip(all_axes, panels, strict=True):
-        _draw_panel(axes, panel, looks, quantity)
+        _draw_panel(axes, panel, looks, quantity, characters)
         if quantity.under:
             extra |= {str(handle.get_label()): handle for handle in quantity.under(axes, panel, looks)}
     columns = (quantity.column, *(quantity.interval or ()), *quantity.more)
@@ -90,7 +93,7 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quantity) -
     all_axes[0].set_ylim(low, high)
     for axes in all_axes:  # shared axes share limits and scale, but not fixed ticks
         set_ticks(axes.yaxis, quantity.scale(low, high, 7))
-    figure.supxlabel("length (keys)", fontsize=9)
+    figure.supxlabel(panels[0].along.label, fontsize=9)
     figure.supylabel(quantity.axis, fontsize=9)
     shown = {label: looks[label] for label in looks if any_row(panels, lambda row: row["label"] == label)}  # noqa: B023
     legend(
@@ -103,21 +106,18 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quantity) -
     return figure
 
 
-def _alt(panels: Sequence[Panel], quantity: Quantity) -> str:
+def _alt(panels: Sequence[Panel], quantity: Quantity, title: str) -> str:
     sentences = [
-        f"Line chart on logarithmic axes: {quantity.title[0].lower()}{quantity.title[1:]}, "
+        f"Line chart on logarithmic axes: {title[0].lower()}{title[1:]}, "
         f"{len(panels)} panel{'s' if len(panels) > 1 else ''}, one line for each of "
         f"{listed(labels(row for panel in panels for row in panel.rows), 9)}."
     ]
     for panel in panels:
-        longest = max(row["length"] for row in panel.rows if _positive(row, quantity.column) is not None)
-        ends = [
-            (row[quantity.column], row["label"])
-            for row in panel.rows
-            if row["length"] == longest and _positive(row, quantity.column)
-        ]
+        axis = panel.along
+        last = max(axis.at(row) for row in panel.rows)
+        ends = [(row[quantity.column], row["label"]) for row in panel.rows if axis.at(row) == last]
         (low, lowest), (high, highest) = min(ends), max(ends)
-        where = f"{panel.title}, at length {longest}" if panel.title else f"At length {longest}"
+        where = f"{panel.title}, at {axis.place(last)}" if panel.title else f"At {axis.place(last)}"
         if lowest == highest:
             sentences.append(f"{where}: {lowest} {quantity.write(low)}.")
         else:
@@ -135,20 +135,22 @@ def line_plots(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quanti
         if known:
             shown.append(replace(panel, rows=known))
     plots = []
-    for ending, page in pages(shown):
-        rows = [row for panel in page for row in panel.rows]
+    for column, group in along(shown):
+        id_ = quantity.id if column == "kv_len" else f"{quantity.id}-{column.replace('_', '-')}"
+        title = f"{quantity.title} against {group[0].along.name}"
+        for ending, page in pages(group):
 
-        def draw(page: Sequence[Panel] = page) -> Figure:
-            return _draw(page, looks, quantity)
+            def draw(page: Sequence[Panel] = page) -> Figure:
+                return _draw(page, looks, quantity)
 
-        plots.append(
-            Plot(
-                id=f"{quantity.id}{ending}",
-                title=quantity.title + (f" ({ending[1:]})" if ending else ""),
-                caption=f"{quantity.caption} {common_text(rows)}".strip(),
-                alt=_alt(page, quantity),
-                data=data_table(rows, quantity.columns),
-                draw=draw,
+            plots.append(
+                Plot(
+                    id=f"{id_}{ending}",
+                    title=title + (f" ({ending[1:]})" if ending else ""),
+                    caption=f"{quantity.caption} {shared_text(page)}".strip(),
+                    alt=_alt(page, quantity, title),
+                    data=data_table([row for panel in page for row in panel.rows], quantity.columns),
+                    draw=draw,
+                )
             )
-        )
     return plots

@@ -1,4 +1,4 @@
-"""Peak memory against length."""
+"""Peak memory along an axis."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def _resident(axes: Axes, panel: Panel, looks: dict[str, Look]) -> Sequence[Line
 
 
 def memory(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
-    """The allocator's peak along the length, and the operating system's view of it."""
+    """The allocator's peak along each axis, and the operating system's view of it."""
     quantity = Quantity(
         id="memory",
-        title="Peak memory against length",
+        title="Peak memory",
         axis="peak memory above the inputs",
         caption="What one call adds at its peak to what was held before it: by the framework's own allocator "
         "(lines with markers; exact), and by the operating system (thin dotted lines). Lower is better.",

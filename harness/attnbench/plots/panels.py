@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.rows import (
-    Row,
-    describe,
-    lengths,
-    measured,
-    shorten,
-    sweeps,
-    usual,
-    varying,
-    workload_label,
-)
+from attnbench.plots.axis import AS_A_RULE, Axis
+from attnbench.plots.rows import Row, measured, shorten, usual, workload_label
 from attnbench.plots.style import DANGER, INK, PAPER, Look
+from attnbench.plots.sweeps import differing, sweeps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +21,15 @@ if TYPE_CHECKING:
 __all__ = [
     "PANELS_PER_FIGURE",
     "Panel",
+    "across",
+    "along",
     "any_row",
     "busiest",
     "grid",
     "legend",
     "mark",
     "pages",
+    "shared_text",
     "split",
     "wrap",
 ]
@@ -48,44 +43,79 @@ _WIDTH_IN = 9.6
 class Panel:
     """The measured rows of one panel, and what sets them apart from the other panels.
 
-    `failed` holds the implementations and lengths that were tried and gave no figures.
+    Those of a sweep stand along `axis` and share its `facts`; `failed` holds the implementations and places
+    that were tried and gave no figures. Those of a single workload have no axis.
     """
 
     title: str
     rows: tuple[Row, ...]
-    failed: frozenset[tuple[str, int]] = frozenset()
+    axis: Axis | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    failed: frozenset[tuple[str, Any]] = frozenset()
+
+    @property
+    def along(self) -> Axis:
+        """The axis of a panel that is known to show a sweep."""
+        assert self.axis is not None, f"{self.title or 'the panel'} shows a single workload"
+        return self.axis
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
-    """The measured rows as sweeps along the length, and as single workloads.
+    """The measured rows as sweeps and as single workloads; see `attnbench.plots.sweeps`.
 
-    Settings that have two lengths or more are a sweep and become lines; the others are single shapes.
+    A sweep's title tells what sets it apart from others along the same axis.
     """
-    known = [row for row in rows if measured(row) and row["length"] is not None]
-    groups = [
-        (group, [row for row in group if measured(row)])
-        for group in sweeps(row for row in rows if row["length"] is not None)
-    ]
-    along = [(group, own) for group, own in groups if len(lengths(own)) > 1]
-    sweep_names, shared = varying([row for _, own in along for row in own]), usual(known)
+    shared = usual(row for row in rows if measured(row))
+    found, single = sweeps(rows)
     panels = []
-    for group, own in along:
-        failed = frozenset((row["label"], row["length"]) for row in group if not measured(row))
-        panels.append(Panel(describe(own[0], sweep_names), tuple(own), failed))
-    single = [own for _, own in groups if len(lengths(own)) == 1]
+    for sweep in found:
+        facts = sweep.facts
+        names = differing([other.facts for other in found if other.axis.column == sweep.axis.column])
+        failed = frozenset((row["label"], sweep.axis.at(row)) for row in sweep.rows if not measured(row))
+        panels.append(
+            Panel(
+                title=", ".join(facts[name] for name in names if name in facts),
+                rows=tuple(filter(measured, sweep.rows)),
+                axis=sweep.axis,
+                facts=facts,
+                failed=failed,
+            )
+        )
     return panels, [Panel(workload_label(own[0], shared), tuple(own)) for own in single]
 
 
+def along(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
+    """Sweeps grouped by the column that leads their axis."""
+    groups: dict[str, list[Panel]] = {}
+    for panel in panels:
+        groups.setdefault(panel.along.column, []).append(panel)
+    return list(groups.items())
+
+
+def shared_text(panels: Sequence[Panel]) -> str:
+    """What all sweeps have in common, as a sentence; empty where there is nothing."""
+    told = [
+        text
+        for name, text in panels[0].facts.items()
+        if name not in ("run_id", "scenario")
+        and text not in AS_A_RULE
+        and all(panel.facts.get(name) == text for panel in panels)
+    ]
+    return f"All here: {', '.join(told)}." if told else ""
+
+
 def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:
-    """A sweep at one length: the longest of those at which the most implementations were measured.
+    """A sweep at one place: the last of those at which the most implementations were measured.
 
     The title tells what sets it apart from the rest of `rows`.
     """
+    axis = panel.along
+    places = axis.places(panel.rows)
 
-    def at(length: int) -> list[Row]:
-        return [row for row in panel.rows if row["length"] == length]
+    def at(place: Any) -> list[Row]:
+        return [row for row in panel.rows if axis.at(row) == place]
 
-    chosen = at(max(lengths(panel.rows), key=lambda length: (len(at(length)), length)))
+    chosen = at(max(places, key=lambda place: (len(at(place)), places.index(place))))
     return Panel(workload_label(chosen[0], usual(rows)), tuple(chosen))
 
 
@@ -118,6 +148,12 @@ def grid(
             each.tick_params(labelleft=False)
         axes.append(each)
     return figure, axes
+
+
+def across(figure: Figure, axes: Axes) -> float:
+    """About how many characters of a tick label stand side by side below one of the axes of `grid`."""
+    # About 13 characters an inch; a quarter of the width goes to the labels of the other axis.
+    return 13 * 0.75 * figure.get_figwidth() / axes.get_gridspec().ncols  # type: ignore[union-attr]  # axes of a grid have one
 
 
 def wrap(title: str, width: int) -> str:

@@ -47,9 +47,9 @@ def common_text(rows: Sequence[Row], known: Mapping[str, Any] | None = None) -> 
     differing = set(varying(rows))
     shared = {name: rows[0].get(name) for name in SETTINGS if name not in differing}
     told = dict(shared if known is None else known)
-    # That lengths are equal is the rule; the heads are told in one word, or not at all.
-    dropped = {"run_id", "scenario"} | ({"queries"} if told.get("queries") is None else set())
-    dropped |= set() if {"heads", "kv_heads"} <= told.keys() else {"heads", "kv_heads"}
+    dropped = {"run_id", "scenario"}
+    for pair in ({"heads", "kv_heads"}, {"head_dim", "v_head_dim"}):  # told in one word, or not at all
+        dropped |= set() if pair <= told.keys() else pair
     text = describe(told, [name for name in SETTINGS if name in told and name not in dropped])
     if not text:
         return ""

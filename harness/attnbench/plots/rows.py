@@ -2,9 +2,9 @@
 
 A row is a mapping of column to value (None where unknown), with three derived entries:
 
-    label      the implementation with its options: `chunked(block=256)`
-    length     kv_len, the length that workloads are swept along
-    queries    q_len where it differs from kv_len, otherwise None
+    label       the implementation with its options: `chunked(block=256)`
+    lengths     both lengths in one word, as in case ids: `L512`, `Lq1-Lk512`
+    v_head_dim  head_dim, where the table has no other size of a value
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "AXES",
+    "CONDITIONS",
     "SETTINGS",
+    "SHAPE",
     "Row",
     "anchor_of",
     "blocks",
     "can_win",
     "clean",
+    "conditions",
     "describe",
     "failed_accuracy",
     "flag_text",
+    "heads_text",
     "label_of",
     "labels",
-    "lengths",
+    "length_text",
     "measured",
     "memory_is_partial",
     "rows_of",
     "series",
     "shape_label",
     "shorten",
-    "sweeps",
+    "size_text",
     "usual",
     "varying",
     "workload_label",
@@ -47,25 +50,29 @@ __all__ = [
 
 Row = Mapping[str, Any]
 
-#: What a workload and its device have besides the length, in the order in which it is told.
+#: The sizes of attention's shape, in the order of its label.
+SHAPE = ("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim", "v_head_dim")
+
+#: What a workload and its device have besides the shape.
+CONDITIONS = ("run_id", "scenario", "device", "operation", "mask", "dtype", "pass", "inputs")
+
+#: All of a workload and its device, in the order in which it is told.
 SETTINGS = (
     "run_id",
     "scenario",
     "device",
     "operation",
+    "lengths",
     "batch",
     "heads",
     "kv_heads",
-    "queries",
     "head_dim",
+    "v_head_dim",
     "mask",
     "dtype",
     "pass",
     "inputs",
 )
-
-#: The axes of attention's shape, in the order of its label.
-AXES = ("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim")
 
 #: A setting's value is the usual one where so large a share of the workloads has it.
 _USUAL = 0.75
@@ -114,8 +121,9 @@ def rows_of(frame: pd.DataFrame) -> list[Row]:
     for record in frame.to_dict("records"):
         row: dict[str, Any] = {str(name): _plain(value) for name, value in record.items()}
         row["label"] = label_of(row)
-        row["length"] = row.get("kv_len")
-        row["queries"] = row.get("q_len") if row.get("q_len") != row.get("kv_len") else None
+        row["lengths"] = None if row.get("kv_len") is None else length_text(row)
+        if row.get("v_head_dim") is None:
+            row["v_head_dim"] = row.get("head_dim")
         rows.append(row)
     return rows
 
@@ -161,14 +169,9 @@ def labels(rows: Iterable[Row]) -> list[str]:
     return list(dict.fromkeys(row["label"] for row in rows))
 
 
-def lengths(rows: Iterable[Row]) -> list[int]:
-    """The lengths, ascending."""
-    return sorted({row["length"] for row in rows if row["length"] is not None})
-
-
 def series(rows: Iterable[Row], label: str) -> list[Row]:
-    """One implementation's rows along the length."""
-    return sorted((row for row in rows if row["label"] == label), key=lambda row: row["length"] or 0)
+    """One implementation's rows."""
+    return [row for row in rows if row["label"] == label]
 
 
 def _grouped(rows: Iterable[Row], columns: Sequence[str]) -> list[list[Row]]:
@@ -181,11 +184,6 @@ def _grouped(rows: Iterable[Row], columns: Sequence[str]) -> list[list[Row]]:
 def blocks(rows: Iterable[Row]) -> list[list[Row]]:
     """Rows that were measured side by side: same run, scenario, workload and device."""
     return _grouped(rows, ("run_id", "scenario", "block_id"))
-
-
-def sweeps(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that differ in implementation and length alone."""
-    return _grouped(rows, SETTINGS)
 
 
 def anchor_of(block: Iterable[Row]) -> Row | None:
@@ -205,59 +203,60 @@ def varying(rows: Iterable[Row]) -> list[str]:
     return [name for name in SETTINGS if len(seen[name]) > 1]
 
 
-def _heads(row: Row) -> str:
+def heads_text(row: Row) -> str:
+    """`H8`; grouped queries as `H32kv8`."""
     heads, kv_heads = row.get("heads"), row.get("kv_heads")
     return f"H{heads}" if heads == kv_heads or kv_heads is None else f"H{heads}kv{kv_heads}"
 
 
-def _queries(row: Row) -> str:
-    queries = row.get("queries")
-    if queries is None:
-        return "q_len = kv_len"
-    return "1 query" if queries == 1 else f"{queries} queries"
+def length_text(row: Row) -> str:
+    """`L512`; unequal lengths as `Lq1-Lk512`."""
+    queries, keys = row.get("q_len"), row.get("kv_len")
+    return f"L{keys}" if queries == keys or queries is None else f"Lq{queries}-Lk{keys}"
+
+
+def size_text(row: Row) -> str:
+    """`D64`; where values have another size than queries and keys, `D192v128`."""
+    size, of_value = row.get("head_dim"), row.get("v_head_dim")
+    return f"D{size}" if of_value in (size, None) else f"D{size}v{of_value}"
+
+
+def conditions(row: Row) -> dict[str, str]:
+    """What is known of a workload besides its shape, readably: `no mask`, `normal inputs`."""
+    told = {name: clean(row[name]) for name in CONDITIONS if row.get(name) is not None}
+    if told.get("mask") == "none":
+        told["mask"] = "no mask"
+    if "inputs" in told:
+        told["inputs"] += " inputs"
+    return told
 
 
 def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
     """The named settings of a row, readably: `H8, D64, causal, float32`."""
-    wanted = dict.fromkeys("heads" if name == "kv_heads" else name for name in names)
-    parts = []
-    for name in wanted:
-        value = row.get(name)
-        if name == "queries":
-            parts.append(_queries(row))
-        elif value is None:
-            continue
-        elif name == "heads":
-            parts.append(_heads(row))
-        elif name in ("batch", "head_dim"):
-            parts.append(f"{'B' if name == 'batch' else 'D'}{value}")
-        elif name == "mask" and value == "none":
-            parts.append("no mask")
-        elif name == "inputs":
-            parts.append(f"{clean(value)} inputs")
-        else:
-            parts.append(clean(value))
-    return ", ".join(parts)
+    told = conditions(row)
+    for name, text in (("lengths", length_text), ("heads", heads_text), ("head_dim", size_text)):
+        if row.get("kv_len" if name == "lengths" else name) is not None:
+            told[name] = text(row)
+    if row.get("batch") is not None:
+        told["batch"] = f"B{row['batch']}"
+    together = {"kv_heads": "heads", "v_head_dim": "head_dim"}
+    wanted = dict.fromkeys(together.get(name, name) for name in names)
+    return ", ".join(told[name] for name in wanted if name in told)
 
 
-def shape_label(row: Row, axes: Iterable[str] = AXES) -> str:
+def shape_label(row: Row, axes: Iterable[str] = SHAPE) -> str:
     """`B1-H8-L512-D64` as in case ids, of the named axes alone: `H32kv8-Lq1-Lk512` of heads and lengths."""
     wanted = set(axes)
     parts = []
     if "batch" in wanted and row.get("batch") is not None:
         parts.append(f"B{row['batch']}")
     if wanted & {"heads", "kv_heads"} and row.get("heads") is not None:
-        parts.append(_heads(row))
+        parts.append(heads_text(row))
     if wanted & {"q_len", "kv_len"} and row.get("kv_len") is not None:
-        parts.append(_length(row))
-    if "head_dim" in wanted and row.get("head_dim") is not None:
-        parts.append(f"D{row['head_dim']}")
+        parts.append(length_text(row))
+    if wanted & {"head_dim", "v_head_dim"} and row.get("head_dim") is not None:
+        parts.append(size_text(row))
     return "-".join(parts)
-
-
-def _length(row: Row) -> str:
-    queries, keys = row.get("q_len"), row.get("kv_len")
-    return f"L{keys}" if queries == keys or queries is None else f"Lq{queries}-Lk{keys}"
 
 
 def usual(rows: Iterable[Row]) -> dict[str, Any]:
@@ -276,8 +275,10 @@ def usual(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def workload_label(row: Row, known: Mapping[str, Any]) -> str:
-    """A workload told by its length and by the settings that are not as `known`: `L512, causal`."""
-    length = "" if row.get("length") is None else _length(row)
+    """A workload told by the settings that are not as `known`, its lengths first: `L512, causal`.
+
+    The lengths alone where there are no others.
+    """
     other = [name for name in SETTINGS if not (name in known and known[name] == row.get(name))]
-    rest = describe(row, [name for name in other if name != "queries"])
-    return ", ".join(part for part in (length, rest) if part)
+    order = sorted(other, key=lambda name: name != "lengths")
+    return describe(row, order) or describe(row, ["lengths"])

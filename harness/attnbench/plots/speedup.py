@@ -1,4 +1,4 @@
-"""Speed-up over the anchor against length."""
+"""Speed-up over the anchor along an axis."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _line_at_one(axes: Axes, panel: Panel, looks: dict[str, Look]) -> Sequence[L
 
 
 def speedup(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
-    """Speed-up over the anchor along the length, with 95% intervals; nothing where only anchors are known."""
+    """Speed-up over the anchor along each axis, with 95% intervals; nothing where only anchors are known."""
     compared: list[Panel] = []
     anchors: dict[str, None] = {}
     for panel in panels:

@@ -17,11 +17,11 @@ __all__ = [
     "bytes_scale",
     "error_scale",
     "fitting",
-    "length_ticks",
     "limits",
     "ratio_scale",
     "seconds_scale",
     "set_ticks",
+    "thinned",
 ]
 
 #: Chooses at most so many ticks for a range, and writes them.
@@ -100,14 +100,25 @@ def fitting(scale: Scale, low: float, high: float, characters: float) -> list[tu
     return scale(low, high, 1)
 
 
-def length_ticks(lengths: Sequence[int]) -> list[tuple[float, str]]:
-    """The lengths themselves (128, 256, 512), without those that would be written over one another."""
-    span = math.log2(lengths[-1] / lengths[0]) if len(lengths) > 1 else 1.0
-    kept: list[int] = []
-    for length in reversed(lengths):
-        if not kept or math.log2(kept[-1] / length) >= span * 0.035 * len(str(length)):
-            kept.append(length)
-    return [(float(length), str(length)) for length in reversed(kept)]
+def thinned(ticks: Sequence[tuple[float, str]], characters: float) -> list[tuple[float, str]]:
+    """The last of `ticks`, and those before it that stand clear of their neighbours.
+
+    They are ascending, on a logarithmic axis as long as so many characters.
+    """
+    per_character = math.log(ticks[-1][0] / ticks[0][0]) / characters
+    kept: list[tuple[float, str]] = []
+    for value, text in reversed(ticks):
+        if kept:
+            after, other = kept[-1]
+            room = (_width(text) + _width(other)) / 2 + 1
+            if math.log(after / value) < per_character * room:
+                continue
+        kept.append((value, text))
+    return kept[::-1]
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
 
 
 def limits(values: Iterable[float], least: float = 2.4, margin: float = 0.06) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.panels import Panel, any_row, grid, legend, mark, pages
+from attnbench.plots.panels import Panel, across, any_row, grid, legend, mark, pages
 from attnbench.plots.plot import Plot, common_text, data_table, listed
 from attnbench.plots.rows import Row, can_win, failed_accuracy, flag_text, memory_is_partial
 from attnbench.plots.style import GRID, INK, MUTED, Look
@@ -43,8 +43,7 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look]) -> Figure:
     from matplotlib.lines import Line2D
 
     figure, all_axes = grid(panels, share_y=False)
-    # About 13 characters an inch; a quarter of the width goes to the labels of the other axis.
-    characters = 13 * 0.75 * figure.get_figwidth() / all_axes[0].get_gridspec().ncols  # type: ignore[union-attr]  # axes of a grid have one
+    characters = across(figure, all_axes[0])
     for axes, panel in zip(all_axes, panels, strict=True):
         low_x, high_x = limits(map(_time, panel.rows), margin=0.12)
         low_y, high_y = limits(map(_size, panel.rows), margin=0.12)
@@ -143,7 +142,7 @@ def tradeoff(panels: Sequence[Panel], looks: dict[str, Look], known: Mapping[str
                 title="Latency against peak memory" + (f" ({ending[1:]})" if ending else ""),
                 caption="Each point is one implementation; towards the lower left is better. Ringed points "
                 "are beaten by nobody in both time and memory; the shaded side holds those that are. Of "
-                "lengths swept, the longest with the most implementations is shown. "
+                "each sweep the last workload with the most implementations is shown. "
                 f"{unseen if any(map(memory_is_partial, rows_shown)) else ''}"
                 f"{common_text(rows_shown, known)}".strip(),
                 alt=_alt(page),

@@ -56,8 +56,8 @@ _FIRST = (
     Column(
         "shape",
         "shape",
-        "B batch, H heads (H32kv8: 32 query heads on 8 key heads), L length, D size of a head; Lq and Lk "
-        "where queries and keys differ in number.",
+        "B batch, H heads (H32kv8: 32 query heads on 8 key heads), L length, D size of a head (D192v128: 192 "
+        "of queries and keys, 128 of values); Lq and Lk where queries and keys differ in number.",
         cells.shape,
     ),
 )

@@ -21,21 +21,19 @@ from attnbench.plots.rows import (
     blocks,
     can_win,
     clean,
-    describe,
     failed_accuracy,
     flag_text,
     labels,
-    lengths,
     measured,
     memory_is_partial,
     rows_of,
     series,
     shorten,
-    sweeps,
     usual,
-    varying,
     workload_label,
 )
+from attnbench.plots.sweeps import Sweep, differing
+from attnbench.plots.sweeps import sweeps as sweeps_of
 from attnbench.report import cells
 from attnbench.units import format_bytes, format_ratio, significant
 
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from attnbench.pairs import Pairs
+    from attnbench.plots.axis import Axis
 
 __all__ = ["Finding", "faster", "findings", "growth", "same_kernel"]
 
@@ -203,34 +202,39 @@ def _places(places: Sequence[str]) -> str:
     return f"{places[0]} and {len(places) - 1} more" if len(places) > 2 else " and at ".join(places)
 
 
-def _crossovers(rows: Sequence[Row], pairs: Pairs | None) -> Iterable[Finding]:
-    """Along a length, where one clear winner gives way to another."""
-    told: dict[str, list[str]] = {}
-    groups = [group for group in sweeps(rows) if len(lengths(filter(measured, group))) > 1]
-    names = varying([row for group in groups for row in group])
-    for group in groups:
+def _crossovers(sweeps: Sequence[Sweep], pairs: Pairs | None) -> Iterable[Finding]:
+    """Along an axis, where one clear winner gives way to another."""
+    told: dict[tuple[str, str], list[str]] = {}
+    names = differing([sweep.facts for sweep in sweeps])
+    for sweep in sweeps:
         stages: list[tuple[str, int, int]] = []
-        for length in lengths(group):
-            verdict = _judge([row for row in group if row["length"] == length], pairs)
+        for place in sweep.axis.places(sweep.rows):
+            verdict = _judge([row for row in sweep.rows if sweep.axis.at(row) == place], pairs)
             if verdict is None or verdict.tied or verdict.alone:
                 continue
             winner = verdict.best["label"]
             if stages and stages[-1][0] == winner:
-                stages[-1] = (winner, stages[-1][1], length)
+                stages[-1] = (winner, stages[-1][1], place)
             else:
-                stages.append((winner, length, length))
+                stages.append((winner, place, place))
         if len(stages) > 1:
             first, last = stages[0], stages[-1]
             middle = [f"{name} {f'at {a}' if a == b else f'from {a} to {b}'}" for name, a, b in stages[1:-1]]
             text = ", ".join([f"{first[0]} up to {first[2]}", *middle, f"{last[0]} from {last[1]} on"])
-            told.setdefault(text, []).append(describe(group[0], names))
-    if told:
+            where = ", ".join(sweep.facts[name] for name in names if name in sweep.facts)
+            told.setdefault((sweep.axis.name, text), []).append(where)
+    if not told:
+        return
+    shown = list(told.items())[:3]
+    sentences = []
+    for axis in dict.fromkeys(axis for (axis, _), _ in shown):
         parts = []
-        for text, where in list(told.items())[:3]:
-            places = "; ".join(place for place in where[:3] if place)
+        for (_, text), settings in (each for each in shown if each[0][0] == axis):
+            places = "; ".join(setting for setting in settings[:3] if setting)
             parts.append(f"{text}{f' ({places})' if places else ''}")
-        more = f"; and {len(told) - 3} more such" if len(told) > 3 else ""
-        yield Finding("crossover", f"The fastest changes with the length: {'; '.join(parts)}{more}.")
+        sentences.append(f"The fastest changes with the {axis}: {'; '.join(parts)}")
+    more = f"; and {len(told) - 3} more such" if len(told) > 3 else ""
+    yield Finding("crossover", f"{'. '.join(sentences)}{more}.")
 
 
 def _accuracy(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:
@@ -318,13 +322,13 @@ def _leanest(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]
 
 
 def growth(points: Sequence[tuple[float, float]]) -> float | None:
-    """The exponent p of size ~ length^p, by least squares on logarithms; None where no power fits.
+    """The exponent p of size ~ x^p for points (x, size), by least squares on logarithms.
 
-    Needs three lengths; a fit that leaves more than 2% of the variance unexplained is none.
+    None where no power fits: it needs three places, and leaves no more than 2% of the variance unexplained.
     """
-    if len({length for length, _ in points}) < 3:
+    if len({place for place, _ in points}) < 3:
         return None
-    x = [math.log(length) for length, _ in points]
+    x = [math.log(place) for place, _ in points]
     y = [math.log(size) for _, size in points]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     spread = sum((each - mean_x) ** 2 for each in x)
@@ -334,28 +338,40 @@ def growth(points: Sequence[tuple[float, float]]) -> float | None:
     return slope if total == 0 or left / total <= 0.02 else None
 
 
-def _growth(rows: Sequence[Row]) -> Iterable[Finding]:
+def _growth(sweeps: Sequence[Sweep]) -> Iterable[Finding]:
+    by_axis: dict[Axis, list[Sweep]] = {}
+    for sweep in sweeps:
+        by_axis.setdefault(sweep.axis, []).append(sweep)
+    texts = [text for axis, own in by_axis.items() if (text := _growth_along(axis, own))]
+    if texts:
+        yield Finding("growth", " ".join(texts))
+
+
+def _growth_along(axis: Axis, sweeps: Sequence[Sweep]) -> str:
+    """How memory grows along one axis, by implementation; empty where nothing can be said."""
     exponents: dict[str, list[float]] = {}
     seen: list[int] = []
-    for group in sweeps(filter(measured, rows)):
-        for label in labels(group):
+    for sweep in sweeps:
+        rows = list(filter(measured, sweep.rows))
+        for label in labels(rows):
             points = [
-                (float(row["length"]), float(row["peak_alloc_bytes"]))
-                for row in series(group, label)
-                if row["length"] and _sized(row) and not failed_accuracy(row)
+                (float(axis.at(row)), float(row["peak_alloc_bytes"]))
+                for row in series(rows, label)
+                if _sized(row) and not failed_accuracy(row)
             ]
             exponent = growth(points)
             if exponent is not None:
                 exponents.setdefault(label, []).append(exponent)
-                seen += [int(length) for length, _ in points]
+                seen += [int(place) for place, _ in points]
     alike: dict[str, list[str]] = {}
     for label, found in exponents.items():
-        low, high = f"{min(found):.1f}", f"{max(found):.1f}"
-        alike.setdefault(f"L^{low}" if low == high else f"L^{low} to L^{high}", []).append(label)
-    if alike:
-        parts = [f"{listed(names)} like {power}" for power, names in sorted(alike.items(), reverse=True)]
-        text = f"Over lengths from {min(seen)} to {max(seen)}, peak memory grows: {'; '.join(parts)}."
-        yield Finding("growth", text)
+        low, high = (f"{axis.symbol}^{end:.1f}" for end in (min(found), max(found)))
+        alike.setdefault(low if low == high else f"{low} to {high}", []).append(label)
+    if not alike:
+        return ""
+    parts = [f"{listed(names)} like {power}" for power, names in sorted(alike.items(), reverse=True)]
+    over = f"{axis.plural} from {min(seen)} to {max(seen)}{f' {axis.terms}' if axis.terms else ''}"
+    return f"Over {over}, peak memory grows: {'; '.join(parts)}."
 
 
 def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str, float]) -> Iterable[Finding]:
@@ -415,7 +431,9 @@ def findings(
     rows = [{**row, "label": shorten(row["label"], 64)} for row in rows_of(frame)]
     if not rows:
         return [Finding("nothing", "There is nothing to report: no case was recorded.", serious=True)]
-    known = usual(rows)
+    # The length belongs to a workload's name, even where it is the same in most.
+    known = {name: value for name, value in usual(rows).items() if name != "lengths"}
+    along = [sweep for sweep in sweeps_of(rows)[0] if sweep.axis.numeric]
     verdicts = [verdict for block in blocks(rows) if (verdict := _judge(block, pairs)) is not None]
     found: list[Finding] = []
     if not any(map(measured, rows)):
@@ -429,10 +447,10 @@ def findings(
     found += _fastest(verdicts, known)
     found += _kernels(rows)
     found += _ties(verdicts, known)
-    found += _crossovers(rows, pairs)
+    found += _crossovers(along, pairs)
     found += _accuracy(rows, known)
     found += _failures(rows)
     found += _leanest(rows, known)
-    found += _growth(rows)
+    found += _growth(along)
     found += _cautions(rows, known, asked or {})
     return found
