@@ -84,7 +84,7 @@ def test_a_query_without_keys_gives_zero():
 def test_pieces_change_nothing(monkeypatch, mask, pass_):
     drawn = draw(Workload("attention", SHAPES[1], mask=mask, pass_=pass_), 0)
     whole, textbook = answer(drawn), yardstick(drawn, np.arange(5))
-    monkeypatch.setattr(reference.rows, "PIECE_ELEMENTS", 15)  # two rows of seven keys at a time
+    monkeypatch.setattr(reference.tiles, "PIECE_ELEMENTS", 15)  # two rows of seven keys at a time
     pieced, textbook_pieced = answer(drawn), yardstick(drawn, np.arange(5))
     for name in whole.results:
         torch.testing.assert_close(pieced.results[name], whole.results[name], rtol=1e-13, atol=1e-14)

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from attnbench.inputs import DrawnAttention
-from attnbench.reference.rows import pieces, sampled_rows
+from attnbench.reference.rows import sampled_rows
+from attnbench.reference.tiles import Tile, cut
 
 if TYPE_CHECKING:
     import torch
@@ -72,66 +73,42 @@ def grad_out_on(rows: npt.NDArray[np.int64], grad_out: torch.Tensor) -> torch.Te
 
 
 def _attention(drawn: DrawnAttention) -> Answer:
-    """o = softmax(scale·q·kᵀ)·v and its gradients.
-
-    With P the softmax, dO = grad_out, Δ = Σⱼ P∘dP per row (Dao et al., FlashAttention, 2022, appendix B.2):
-    dV = Pᵀ·dO, dP = dO·Vᵀ, dS = P∘(dP − Δ), dQ = scale·dS·K, dK = scale·dSᵀ·Q.
-    """
+    """o = softmax(scale·q·kᵀ)·v and its gradients, head by head, some rows at a time."""
     import torch
 
-    shape, scale = drawn.workload.shape, drawn.scale
+    shape, grad_out = drawn.workload.shape, drawn.grad_out
     rows = sampled_rows(shape.q_len, drawn.seed)
     group = shape.heads // shape.kv_heads  # query heads that share one key head
-    o = torch.zeros(shape.batch, shape.heads, len(rows), shape.head_dim, dtype=torch.float64)
-    grad_out = drawn.grad_out
+    o = torch.zeros(shape.batch, shape.heads, len(rows), drawn.v.shape[-1], dtype=torch.float64)
     if grad_out is not None:
-        dq = torch.zeros_like(o)
-        dk = torch.zeros(drawn.k.shape, dtype=torch.float64)
-        dv = torch.zeros_like(dk)
-    starts, stops = (torch.from_numpy(ends[:, rows]) for ends in drawn.mask().key_ranges())
+        dq = torch.zeros(shape.batch, shape.heads, len(rows), drawn.q.shape[-1], dtype=torch.float64)
+        dk, dv = (torch.zeros(each.shape, dtype=torch.float64) for each in (drawn.k, drawn.v))
+    starts, stops = (ends[:, rows] for ends in drawn.mask().key_ranges())
     max_score = 0.0
-
     dq_squares, dk_squares = _Squares(), _Squares()
 
     for b in range(shape.batch):
-        start, stop = (ends[b if ends.shape[0] > 1 else 0] for ends in (starts, stops))  # [R]
-        for h in range(shape.heads):
-            g = h // group
-            if h % group == 0:
-                k, v = drawn.k[b, g].double(), drawn.v[b, g].double()  # [Lk, D]
-                dk_moved = torch.zeros_like(k) if grad_out is not None else k
-            for piece in pieces(len(rows), shape.kv_len):
-                # Only the keys that some row of the piece sees, and at least one.
-                low = min(int(start[piece].min()), shape.kv_len - 1)
-                high = max(int(stop[piece].max()), low + 1)
-                keys = torch.arange(low, high)
-                seen = (keys >= start[piece, None]) & (keys < stop[piece, None])  # [r, n]
-                q = drawn.q[b, h, rows[piece]].double()  # [r, D]
-
-                scores = (q @ k[low:high].T).mul_(scale)  # [r, n]
-                max_score = max(max_score, float(torch.where(seen, scores, 0.0).abs_().max()))
-                scores.masked_fill_(~seen, -torch.inf)
-                # A row that sees no key has no largest score and no weights: 0 stands for both.
-                largest = scores.amax(dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).min)
-                weights = scores.sub_(largest).exp_()
-                weights /= weights.sum(dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float64).tiny)
-                output = weights @ v[low:high]
-                o[b, h, piece] = output
-
-                if grad_out is not None:
-                    d_out = grad_out[b, h, rows[piece]].double()  # [r, D]
-                    dv[b, g, low:high] += weights.T @ d_out
-                    d_scores = d_out @ v[low:high].T  # dP until Δ is taken off, [r, n]
-                    d_scores -= (weights * d_scores).sum(dim=-1, keepdim=True)
-                    d_scores *= weights
-                    dq[b, h, piece] = scale * (d_scores @ k[low:high])
-                    dk[b, g, low:high] += scale * (d_scores.T @ q)
-
-                    moved = weights.square_()
-                    moved *= (scale * d_out * output).square().sum(dim=-1, keepdim=True)
-                    dq_squares.add(moved @ k[low:high].square())
-                    dk_moved[low:high] += moved.T @ q.square()
-            if grad_out is not None and h % group == group - 1:
+        start, stop = (ends[b if len(ends) > 1 else 0] for ends in (starts, stops))  # [R]
+        pieces = list(cut(start, stop, max(drawn.k.shape[-1], drawn.v.shape[-1])))
+        for g in range(shape.kv_heads):
+            k, v = drawn.k[b, g], drawn.v[b, g]
+            if grad_out is not None:
+                dk_moved = torch.zeros(k.shape, dtype=torch.float32)
+            for h in range(g * group, (g + 1) * group):
+                for piece, tiles in pieces:
+                    q = drawn.q[b, h, rows[piece]].double()
+                    output, softmax = _forward(q, k, v, drawn.scale, tiles)
+                    o[b, h, piece] = output
+                    max_score = max(max_score, softmax.max_score)
+                    if grad_out is not None:
+                        d_out = grad_out[b, h, rows[piece]].double()
+                        gradients = dk[b, g], dv[b, g]
+                        dq[b, h, piece] = _backward(
+                            q, k, v, drawn.scale, tiles, softmax, output, d_out, *gradients
+                        )
+                        dq_squares.add(_moved(q, k, drawn.scale, tiles, softmax, output, d_out, dk_moved))
+                    del softmax  # before the next piece makes its own
+            if grad_out is not None:
                 dk_squares.add(dk_moved)
 
     results = {"forward": {"o": o}}
@@ -144,6 +121,104 @@ def _attention(drawn: DrawnAttention) -> Answer:
         max_score=max_score,
         sensitivities={} if grad_out is None else {"dq": dq_squares.root(), "dk": dk_squares.root()},
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Softmax:
+    """P = exps / totals: `exps` `[rows, keys]` of each tile, `totals` `[r, 1]`, and the largest |score|."""
+
+    exps: list[torch.Tensor]
+    totals: torch.Tensor
+    max_score: float
+
+
+def _forward(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, tiles: list[Tile]
+) -> tuple[torch.Tensor, _Softmax]:
+    """O = P·V `[r, Dv]` with P = softmax(scale·Q·Kᵀ); q `[r, D]` in float64, k `[Lk, D]`, v `[Lk, Dv]`."""
+    import torch
+
+    # A row that sees no key has no largest score and no weights: these stand for both.
+    largest = torch.full((len(q), 1), torch.finfo(torch.float64).min, dtype=torch.float64)
+    totals = torch.zeros_like(largest)
+    output = torch.zeros(len(q), v.shape[-1], dtype=torch.float64)
+    max_score = 0.0
+
+    all_scores = []
+    for tile in tiles:
+        scores = (scale * q[tile.rows]) @ k[tile.keys].double().T
+        if tile.unseen is not None:
+            scores.masked_fill_(tile.unseen, 0)
+        lowest, highest = torch.aminmax(scores)
+        max_score = max(max_score, -float(lowest), float(highest))
+        if tile.unseen is not None:
+            scores.masked_fill_(tile.unseen, -torch.inf)
+        largest[tile.rows] = torch.maximum(largest[tile.rows], scores.amax(dim=-1, keepdim=True))
+        all_scores.append(scores)
+    for tile, scores in zip(tiles, all_scores, strict=True):
+        exps = scores.sub_(largest[tile.rows]).exp_()
+        totals[tile.rows] += exps.sum(dim=-1, keepdim=True)
+        output[tile.rows] += exps @ v[tile.keys].double()
+    totals.clamp_(min=torch.finfo(torch.float64).tiny)
+    return output.div_(totals), _Softmax(all_scores, totals, max_score)
+
+
+def _backward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    tiles: list[Tile],
+    softmax: _Softmax,
+    output: torch.Tensor,
+    d_out: torch.Tensor,
+    dk: torch.Tensor,
+    dv: torch.Tensor,
+) -> torch.Tensor:
+    """dQ `[r, D]`; what these rows add to dK `[Lk, D]` and dV `[Lk, Dv]` is added to `dk` and `dv`.
+
+    With Δ = Σⱼ P∘dP = dO·O per row (Dao et al., FlashAttention, 2022, appendix B.2): dV = Pᵀ·dO, dP = dO·Vᵀ,
+    dS = P∘(dP − Δ), dQ = scale·dS·K, dK = scale·dSᵀ·Q. What P is divided by, and the scale, go with dO and Δ.
+    """
+    import torch
+
+    dq = torch.zeros_like(q)
+    delta = (d_out * output).sum(dim=-1, keepdim=True) * scale / softmax.totals
+    d_out = d_out / softmax.totals
+    for tile, exps in zip(tiles, softmax.exps, strict=True):
+        dv[tile.keys].addmm_(exps.T, d_out[tile.rows])
+        d_scores = (scale * d_out[tile.rows]) @ v[tile.keys].double().T
+        d_scores.sub_(delta[tile.rows]).mul_(exps)
+        dq[tile.rows] += d_scores @ k[tile.keys].double()
+        dk[tile.keys].addmm_(d_scores.T, q[tile.rows])
+    return dq
+
+
+def _moved(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    scale: float,
+    tiles: list[Tile],
+    softmax: _Softmax,
+    output: torch.Tensor,
+    d_out: torch.Tensor,
+    dk_moved: torch.Tensor,
+) -> torch.Tensor:
+    """The squares of what `Sensitivity` holds, for dQ `[r, D]`; those for dK `[Lk, D]` go onto `dk_moved`.
+
+    Float32 will do: it is an estimate.
+    """
+    import torch
+
+    dq_moved = torch.zeros(q.shape, dtype=torch.float32)
+    # A unit of error in Δ changes dS by −P.
+    per_row = (d_out * output).square().sum(dim=-1, keepdim=True) * (scale / softmax.totals).square()
+    q_squares = q.float().square()
+    for tile, exps in zip(tiles, softmax.exps, strict=True):
+        moved = exps.float().square_().mul_(per_row[tile.rows].float())
+        dq_moved[tile.rows] += moved @ k[tile.keys].float().square()
+        dk_moved[tile.keys].addmm_(moved.T, q_squares[tile.rows])
+    return dq_moved
 
 
 #: The reference of each operation: `drawn -> answer`.

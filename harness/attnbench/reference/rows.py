@@ -1,13 +1,11 @@
-"""Which query rows are checked, and how they are cut into pieces that fit in memory."""
+"""Which query rows are checked."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGEST_SAMPLE", "pieces", "sampled_rows"]
+__all__ = ["LARGEST_SAMPLE", "sampled_rows"]
 
 #: Up to this many query rows all are checked, beyond it this many.
 LARGEST_SAMPLE = 256
@@ -17,9 +15,6 @@ TILE = 64
 
 #: How many of the sampled rows lie beside a cut.
 BESIDE_CUTS = 64
-
-#: Scores held at a time, in elements: 64 MiB in float64.
-PIECE_ELEMENTS = 8 * 1024 * 1024
 
 
 def sampled_rows(q_len: int, seed: int) -> npt.NDArray[np.int64]:
@@ -40,10 +35,3 @@ def sampled_rows(q_len: int, seed: int) -> npt.NDArray[np.int64]:
     rest = rows[~chosen]
     chosen[rng.choice(rest, LARGEST_SAMPLE - int(chosen.sum()), replace=False)] = True
     return rows[chosen]
-
-
-def pieces(count: int, width: int) -> Iterator[slice]:
-    """Consecutive slices of `count` rows, each of `width` elements, of `PIECE_ELEMENTS` or one row each."""
-    step = max(1, PIECE_ELEMENTS // max(width, 1))
-    for first in range(0, count, step):
-        yield slice(first, min(first + step, count))
