@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "Measure the cases of a scenario; the main job."),
     "plan": ("plan", "Show what a sweep would do, before anything runs."),
     "report": ("report", "Write the report of runs: HTML, Markdown, figures, tables."),
+    "conformance": ("conformance", "Check implementations over a grid of workloads: are they right?"),
     "list": ("listing", "List implementations, scenarios or devices."),
     "show": ("show", "Show a run again in the terminal, filtered and sorted."),
     "export": ("export", "Write a run's table for other tools: CSV, Parquet, JSON."),
@@ -83,8 +84,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 good; 1 a failed case under --strict; 2 wrong use, or a scenario with mistakes; "
-    "130 interrupted, with everything measured so far kept.",
+    epilog="Exit codes: 0 good; 1 a failed case (in a sweep only under --strict); 2 wrong use, or a scenario "
+    "with mistakes; 130 interrupted, with everything measured so far kept.",
 )
 @click.version_option(attnbench.__version__, prog_name="attnbench")
 def main() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
@@ -22,6 +24,7 @@ __all__ = [
     "EXIT_WRONG_USE",
     "Complaints",
     "Interrupted",
+    "terminable",
     "told",
     "told_of",
 ]
@@ -93,6 +96,23 @@ def told() -> Iterator[None]:
             f"This is a bug: please report it with what `{TRACEBACK_VARIABLE}=1 attnbench …` prints.",
             EXIT_INTERNAL,
         )
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends what runs inside as Ctrl-C does: what was measured is kept, processes are ended."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's affair
+        return
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _replace_missing_streams() -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +14,7 @@ import click
 
 import attnbench
 from attnbench.cli.cells import counted
-from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted, told_of
+from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted, terminable, told_of
 from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
 from attnbench.cli.preparation import (
     Selection,
@@ -85,7 +82,7 @@ def sweep(
         require_scenarios(context, scenarios)
         texts = None
     arguments = list(context.meta.get("attnbench.arguments", ()))
-    with _terminable(), Sources(selection.plugins) as sources:
+    with terminable(), Sources(selection.plugins) as sources:
         matrix = prepare(selection, sources, texts)
         header = _header(arguments, selection, matrix, sources)
         if name is None:
@@ -175,23 +172,6 @@ def _open(resume: Path | None, out: Path | None, name: str, header: dict[str, An
 
 
 # While
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends what runs inside as Ctrl-C does: what was measured is kept, processes are ended."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals are the main thread's affair
-        return
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _measure(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources, writer: RunWriter) -> bool:
