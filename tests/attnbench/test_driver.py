@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from attnbench.driver import ZygoteSource, bench_environment, memory_limit, thread_count
 from attnbench.driver import memory as driver_memory
+from attnbench.driver.compiled import CACHE_VARIABLES, PREFIX, CompilerCache
 from attnbench.driver.death import Death, explain, last_words
 from attnbench.driver.memory import OomCounter, cgroup_folders
 from attnbench.driver.output import TAIL_BYTES, Output
@@ -66,6 +68,7 @@ def test_the_pinned_environment_is_told_exactly() -> None:
         "PYTHONHASHSEED": "0",
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
     }
 
 
@@ -78,6 +81,12 @@ def test_mallocs_defaults_mean_that_nothing_inherited_pins_it(monkeypatch: pytes
     assert environment["SOMETHING_ELSE"] == "kept"
 
 
+def test_what_compilers_kept_of_earlier_runs_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in CACHE_VARIABLES:
+        monkeypatch.setenv(variable, "/somewhere")
+    assert not set(CACHE_VARIABLES) & set(process_environment(1, "pinned"))
+
+
 def test_threads_are_a_number_or_all() -> None:
     assert thread_count("all") >= 1
     assert thread_count(5) == 5
@@ -86,6 +95,64 @@ def test_threads_are_a_number_or_all() -> None:
             thread_count(wrong)  # type: ignore[arg-type]  # that is the point
     with pytest.raises(ValueError, match="malloc must be one of pinned, default"):
         bench_environment(1, "jemalloc")
+
+
+@pytest.fixture
+def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_compilers_have_a_folder_of_their_own_while_it_is_open(temporary: Path) -> None:
+    first, second = CompilerCache(), CompilerCache()
+    assert first.folder is not None
+    assert set(first.environment) == set(CACHE_VARIABLES)
+    for variable, folder in first.environment.items():
+        Path(folder).mkdir()
+        assert Path(folder).parent == first.folder
+        assert second.environment[variable] != folder
+    for cache in (first, first, second):
+        cache.close()
+    assert list(temporary.iterdir()) == []
+    assert first.environment == {}
+
+
+def test_measuring_processes_are_led_there_and_it_ends_with_their_source(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ZygoteSource, "_start", lambda source: {})
+    source = ZygoteSource()
+    (folder,) = temporary.iterdir()
+    for variable in CACHE_VARIABLES:
+        assert Path(source._environment[variable]).parent == folder
+    source.close()
+    assert list(temporary.iterdir()) == []
+
+
+@linux
+def test_what_a_killed_process_left_is_removed_by_the_next_and_what_is_held_is_not(temporary: Path) -> None:
+    held, young = CompilerCache(), temporary / f"{PREFIX}young"
+    abandoned, foreign = temporary / f"{PREFIX}abandoned", temporary / "foreign"
+    for folder in (young, abandoned, foreign):
+        (folder / "inductor").mkdir(parents=True)
+    assert held.folder is not None
+    for folder in (held.folder, abandoned, foreign):
+        os.utime(folder, (0, 0))
+    CompilerCache().close()
+    assert set(temporary.iterdir()) == {held.folder, young, foreign}
+    held.close()
+
+
+def test_without_a_temporary_folder_compilers_are_left_with_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_usable() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none_usable)
+    cache = CompilerCache()
+    assert cache.environment == {}
+    cache.close()
 
 
 # Memory

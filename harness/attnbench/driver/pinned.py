@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from attnbench.driver.compiled import CACHE_VARIABLES
+
 __all__ = ["MALLOC_POLICIES", "PINNED_MALLOC", "bench_environment", "process_environment", "thread_count"]
 
 MALLOC_POLICIES = ("pinned", "default")
@@ -33,6 +35,10 @@ REPEATABLE: Mapping[str, str] = {
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
+
+#: Compilers work in the bench itself: processes of theirs would outlive the call that started them, and
+#: take time from those that come after it.
+COMPILING: Mapping[str, str] = {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
 
 POOL_SIZES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -66,6 +72,7 @@ def bench_environment(threads: int | str, malloc: str) -> dict[str, str]:
         **PATIENT_POOLS,
         **dict.fromkeys(POOL_SIZES, str(thread_count(threads))),
         **REPEATABLE,
+        **COMPILING,
     }
 
 
@@ -73,8 +80,8 @@ def process_environment(threads: int | str, malloc: str) -> dict[str, str]:
     """The whole environment of benches: this process's, with `bench_environment` over it.
 
     With malloc's defaults, pinned ones that this process inherited are taken out, as is what would overrule
-    the pools' patience.
+    the pools' patience, or lead compilers to what they kept of earlier runs.
     """
-    taken_out = (*PINNED_MALLOC, *OVERRULING)
+    taken_out = (*PINNED_MALLOC, *OVERRULING, *CACHE_VARIABLES)
     inherited = {name: value for name, value in os.environ.items() if name not in taken_out}
     return {**inherited, **bench_environment(threads, malloc)}

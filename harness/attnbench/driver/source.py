@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any, Self, cast
 
 from attnbench.driver.bench import ProcessBench, kill_group
+from attnbench.driver.compiled import CompilerCache
 from attnbench.driver.death import Death, last_words
 from attnbench.driver.memory import OomCounter
 from attnbench.driver.output import Output
@@ -63,11 +64,13 @@ class ZygoteSource:
     ) -> None:
         self._plugins = [Path(plugin) for plugin in plugins]
         self._threads = thread_count(threads)
-        self._environment = process_environment(threads, malloc)
+        environment = process_environment(threads, malloc)
         self._memory_limit_bytes = memory_limit_bytes
         self._plugin_deadline_s = plugin_deadline_s
         self._spawn = spawn
         self._oom = OomCounter()
+        self._compiled = CompilerCache()
+        self._environment = {**environment, **self._compiled.environment}
         self._output = Output()
         self._zygote: _Zygote | None = None
         self._benches: list[ProcessBench] = []
@@ -103,6 +106,7 @@ class ZygoteSource:
             self._zygote.close()
             self._zygote = None
         self._output.close()
+        self._compiled.close()
 
     def _start(self) -> HelloReply:
         process, channel = self._launch("attnbench.zygote", [])
