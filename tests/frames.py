@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.columns import COLUMNS
+from attnbench.columns import COLUMNS, OCCASIONAL
 
 HEADER: dict[str, Any] = {
     "run_id": "made-by-hand",
@@ -46,7 +46,11 @@ _FAILED = {
 def row(
     implementation: str = "naive", length: int = 512, latency: float = 1e-3, **changes: Any
 ) -> dict[str, Any]:
-    """One row of the table; `spread` is the half-width of its interval as a share of the latency."""
+    """One row of the table; `spread` is the half-width of its interval as a share of the latency.
+
+    Key heads are 8, or as many as the heads where those are given; `v_head_dim` is that of the other features
+    unless it is given.
+    """
     spread = changes.pop("spread", 0.01)
     values: dict[str, Any] = dict.fromkeys(NAMES)
     values |= {
@@ -106,14 +110,15 @@ def row(
     }
     if changes.get("status", "ok") != "ok":
         values |= _FAILED
-    values |= changes
+    values |= {"kv_heads": changes.get("heads", 8), "v_head_dim": changes.get("head_dim", 64)} | changes
     lengths = (
         f"L{values['q_len']}"
         if values["q_len"] == values["kv_len"]
         else f"Lq{values['q_len']}-Lk{values['kv_len']}"
     )
     values["block_id"] = changes.get("block_id") or (
-        f"attention/B{values['batch']}-H{values['heads']}kv{values['kv_heads']}-{lengths}-D{values['head_dim']}/"
+        f"attention/B{values['batch']}-H{values['heads']}kv{values['kv_heads']}-{lengths}-D{values['head_dim']}"
+        f"v{values['v_head_dim']}/"
         f"{values['dtype']}/{values['mask']}/{values['pass']}/{values['device']}"
     )
     options = f"({values['options']})" if values["options"] else ""
@@ -139,7 +144,10 @@ def frame(*rows: dict[str, Any]) -> pd.DataFrame:
                 "speedup_ci_low": ratio * (1 - wide),
                 "speedup_ci_high": ratio * (1 + wide),
             }
-    return pd.DataFrame({c.name: pd.Series([each[c.name] for each in rows], dtype=c.dtype) for c in COLUMNS})
+    telling = [c for of, c in OCCASIONAL.items() if any(each[c.name] != each[of] for each in rows)]
+    return pd.DataFrame(
+        {c.name: pd.Series([each[c.name] for each in rows], dtype=c.dtype) for c in (*COLUMNS, *telling)}
+    )
 
 
 #: Seconds per call at length 1, by how time and memory grow in a plausible machine.

@@ -226,6 +226,7 @@ def test_ticks_read_as_people_write() -> None:
     assert [text for _, text in error_scale(9e-8, 1.1e-6)] == ["1e-7", "2e-7", "5e-7", "1e-6"]
     assert [text for _, text in ratio_scale(0.4, 9)] == ["0.5×", "1×", "2×", "4×", "8×"]
     assert "1×" in [text for _, text in ratio_scale(0.97, 1.04)]
+    assert [text for _, text in ratio_scale(0.18, 1.1)] == ["0.2×", "0.3×", "0.5×", "0.7×", "1×"]
     assert [text for _, text in ratio_scale(0.02, 3.5)] == ["0.03×", "0.1×", "0.3×", "1×", "3×"]
 
 

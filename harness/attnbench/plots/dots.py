@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from attnbench.plots.panels import Panel, any_row, legend, mark, wrap
 from attnbench.plots.rows import Row, failed_accuracy, flag_text
 from attnbench.plots.style import INK, MUTED, Look
-from attnbench.plots.ticks import Scale, bytes_scale, error_scale, fitting, limits, seconds_scale, set_ticks
+from attnbench.plots.ticks import (
+    Scale,
+    bytes_scale,
+    error_scale,
+    fitting,
+    limits,
+    reached,
+    seconds_scale,
+    set_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,6 +103,7 @@ def _value(row: Row, column: str) -> float | None:
 
 def _panel(axes: Axes, lines: Lines, looks: dict[str, Look], what: _What, characters: float) -> None:
     known: list[float] = []
+    ends: list[float] = []
     for band in lines.bands:
         for height, row in band.rows:
             value, look = _value(row, what.column), looks[row["label"]]
@@ -103,7 +113,7 @@ def _panel(axes: Axes, lines: Lines, looks: dict[str, Look], what: _What, charac
             low, high = (_value(row, column) for column in what.interval or (what.column, what.column))
             if what.interval and low is not None and high is not None:
                 axes.hlines(height, low, high, color=look.color, linewidth=3.2, alpha=0.35, zorder=2)
-                known += [low, high]
+                ends += [low, high]
             wrong, doubtful = failed_accuracy(row), flag_text(row) is not None
             mark(axes, value, height, wrong=wrong, doubtful=doubtful, look=look)
         for guide in what.guides:
@@ -116,8 +126,18 @@ def _panel(axes: Axes, lines: Lines, looks: dict[str, Look], what: _What, charac
     axes.set_ylim(min(band.low for band in lines.bands), max(band.high for band in lines.bands))
     axes.set_yticks([y for y, _ in lines.ticks], labels=[text for _, text in lines.ticks])
     axes.tick_params(axis="y", length=0)
+    if len(lines.bands) > 1:  # what is apart are the bands, not the dots within one
+        axes.grid(visible=False, axis="y")
+        axes.hlines(
+            [band.low for band in lines.bands[:-1]],
+            0,
+            1,
+            transform=axes.get_yaxis_transform(),
+            color=MUTED,
+            linewidth=0.6,
+        )
     if known:
-        low, high = limits(known, margin=0.08)
+        low, high = limits(reached(known, ends), margin=0.08)
         axes.set(xscale="log", xlim=(low, high))
         set_ticks(axes.xaxis, fitting(what.scale, low, high, characters))
     else:

@@ -10,7 +10,7 @@ from attnbench.plots.panels import Panel, across, along, any_row, grid, legend, 
 from attnbench.plots.plot import Plot, data_table, listed
 from attnbench.plots.rows import Row, failed_accuracy, flag_text, labels, series
 from attnbench.plots.style import Look
-from attnbench.plots.ticks import Scale, limits, set_ticks, thinned
+from attnbench.plots.ticks import Scale, limits, reached, set_ticks, thinned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +46,11 @@ class Quantity:
 def _positive(row: Row, column: str) -> float | None:
     value = row.get(column)
     return float(value) if value is not None and value > 0 else None
+
+
+def _known(rows: Sequence[Row], *columns: str) -> list[float]:
+    found = (_positive(row, column) for row in rows for column in columns)
+    return [value for value in found if value is not None]
 
 
 def path(panel: Panel, label: str, column: str) -> tuple[list[float], list[float]]:
@@ -86,9 +91,9 @@ def _draw(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quantity) -
         _draw_panel(axes, panel, looks, quantity, characters)
         if quantity.under:
             extra |= {str(handle.get_label()): handle for handle in quantity.under(axes, panel, looks)}
-    columns = (quantity.column, *(quantity.interval or ()), *quantity.more)
-    known = [_positive(row, column) for panel in panels for row in panel.rows for column in columns]
-    low, high = limits([value for value in known if value is not None] + list(quantity.holds))
+    rows = [row for panel in panels for row in panel.rows]
+    values = [*_known(rows, quantity.column, *quantity.more), *quantity.holds]
+    low, high = limits(reached(values, _known(rows, *(quantity.interval or ()))))
     all_axes[0].set_yscale("log")
     all_axes[0].set_ylim(low, high)
     for axes in all_axes:  # shared axes share limits and scale, but not fixed ticks

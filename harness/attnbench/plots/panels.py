@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.plots.axis import AS_A_RULE, Axis
 from attnbench.plots.rows import Row, measured, shorten, usual, workload_label
 from attnbench.plots.style import DANGER, INK, PAPER, Look
-from attnbench.plots.sweeps import differing, sweeps
+from attnbench.plots.sweeps import AXES, differing, sweeps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,11 +85,10 @@ def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
 
 
 def along(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
-    """Sweeps grouped by the column that leads their axis."""
-    groups: dict[str, list[Panel]] = {}
-    for panel in panels:
-        groups.setdefault(panel.along.column, []).append(panel)
-    return list(groups.items())
+    """Sweeps grouped by the column that leads their axis, in the order of `attnbench.plots.sweeps.AXES`."""
+    columns = dict.fromkeys(axis.column for axis in AXES)
+    groups = [(column, [panel for panel in panels if panel.along.column == column]) for column in columns]
+    return [(column, group) for column, group in groups if group]
 
 
 def shared_text(panels: Sequence[Panel]) -> str:
@@ -105,9 +104,9 @@ def shared_text(panels: Sequence[Panel]) -> str:
 
 
 def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:
-    """A sweep at one place: the last of those at which the most implementations were measured.
+    """A sweep at one place: where the most implementations were measured, at the largest size of those.
 
-    The title tells what sets it apart from the rest of `rows`.
+    Of categories the first is taken. The title tells what sets it apart from the rest of `rows`.
     """
     axis = panel.along
     places = axis.places(panel.rows)
@@ -115,7 +114,8 @@ def busiest(panel: Panel, rows: Sequence[Row]) -> Panel:
     def at(place: Any) -> list[Row]:
         return [row for row in panel.rows if axis.at(row) == place]
 
-    chosen = at(max(places, key=lambda place: (len(at(place)), places.index(place))))
+    # The first of equals is taken.
+    chosen = at(max(places[::-1] if axis.numeric else places, key=lambda place: len(at(place))))
     return Panel(workload_label(chosen[0], usual(rows)), tuple(chosen))
 
 

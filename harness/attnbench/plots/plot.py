@@ -50,10 +50,11 @@ def common_text(rows: Sequence[Row], known: Mapping[str, Any] | None = None) -> 
     dropped = {"run_id", "scenario"}
     for pair in ({"heads", "kv_heads"}, {"head_dim", "v_head_dim"}):  # told in one word, or not at all
         dropped |= set() if pair <= told.keys() else pair
-    text = describe(told, [name for name in SETTINGS if name in told and name not in dropped])
+    names = [name for name in SETTINGS if name in told and name not in dropped]
+    text = describe(told, names)
     if not text:
         return ""
-    return f"{'All here' if told.keys() <= shared.keys() else 'Unless told otherwise'}: {text}."
+    return f"{'All here' if set(names) <= shared.keys() else 'Unless told otherwise'}: {text}."
 
 
 def data_table(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:

@@ -234,11 +234,14 @@ def conditions(row: Row) -> dict[str, str]:
 def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
     """The named settings of a row, readably: `H8, D64, causal, float32`."""
     told = conditions(row)
-    for name, text in (("lengths", length_text), ("heads", heads_text), ("head_dim", size_text)):
-        if row.get("kv_len" if name == "lengths" else name) is not None:
-            told[name] = text(row)
+    if row.get("lengths") is not None:
+        told["lengths"] = row["lengths"]
     if row.get("batch") is not None:
         told["batch"] = f"B{row['batch']}"
+    if row.get("heads") is not None:
+        told["heads"] = heads_text(row)
+    if row.get("head_dim") is not None:
+        told["head_dim"] = size_text(row)
     together = {"kv_heads": "heads", "v_head_dim": "head_dim"}
     wanted = dict.fromkeys(together.get(name, name) for name in names)
     return ", ".join(told[name] for name in wanted if name in told)

@@ -19,6 +19,7 @@ __all__ = [
     "fitting",
     "limits",
     "ratio_scale",
+    "reached",
     "seconds_scale",
     "set_ticks",
     "thinned",
@@ -27,7 +28,15 @@ __all__ = [
 #: Chooses at most so many ticks for a range, and writes them.
 Scale = Callable[[float, float, int], list[tuple[float, str]]]
 
+#: How far an axis follows intervals beyond the values.
+_REACH = 4.0
+
 _STEPS: tuple[tuple[float, ...], ...] = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7))
+
+
+#: Speed-ups around one, for ranges in which powers of two are few.
+_FINER = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_FINEST = (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6)
 
 
 def _short(text: str) -> str:
@@ -81,7 +90,7 @@ def error_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str
 def ratio_scale(low: float, high: float, most: int = 7) -> list[tuple[float, str]]:
     """Speed-ups: powers of two, finer ones where the range is small, decades where it is wide; 1 always."""
     ticks = _decimal(low, high, most) if high / low > 32 else _binary(low, high, most)
-    for finer in ((0.5, 0.7, 1, 1.5, 2, 3, 4, 6), (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6)):
+    for finer in (_FINER, _FINEST):
         if len(ticks) < 4:
             ticks = [float(tick) for tick in finer if low <= tick <= high]
     return [(tick, _short(format_ratio(tick).removesuffix("×")) + "×") for tick in sorted({1.0, *ticks})]
@@ -128,6 +137,15 @@ def limits(values: Iterable[float], least: float = 2.4, margin: float = 0.06) ->
     missing = max(0.0, math.log(least) - (high - low)) / 2
     pad = margin * (high - low + 2 * missing)
     return math.exp(low - missing - pad), math.exp(high + missing + pad)
+
+
+def reached(values: Sequence[float], ends: Iterable[float]) -> list[float]:
+    """The values and the ends of their intervals, these at most `_REACH` times beyond all values.
+
+    What few processes leave wide, by powers of ten, then runs off the axis and presses nothing together.
+    """
+    low, high = min(values) / _REACH, max(values) * _REACH
+    return [*values, *(min(max(end, low), high) for end in ends)]
 
 
 def set_ticks(axis: Axis, ticks: Sequence[tuple[float, str]]) -> None:

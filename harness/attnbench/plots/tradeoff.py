@@ -142,7 +142,7 @@ def tradeoff(panels: Sequence[Panel], looks: dict[str, Look], known: Mapping[str
                 title="Latency against peak memory" + (f" ({ending[1:]})" if ending else ""),
                 caption="Each point is one implementation; towards the lower left is better. Ringed points "
                 "are beaten by nobody in both time and memory; the shaded side holds those that are. Of "
-                "each sweep the last workload with the most implementations is shown. "
+                "each sweep one workload is shown: with the most implementations, the largest of those. "
                 f"{unseen if any(map(memory_is_partial, rows_shown)) else ''}"
                 f"{common_text(rows_shown, known)}".strip(),
                 alt=_alt(page),

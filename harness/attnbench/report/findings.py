@@ -363,15 +363,23 @@ def _growth_along(axis: Axis, sweeps: Sequence[Sweep]) -> str:
             if exponent is not None:
                 exponents.setdefault(label, []).append(exponent)
                 seen += [int(place) for place, _ in points]
-    alike: dict[str, list[str]] = {}
+    alike: dict[tuple[float, float], list[str]] = {}
     for label, found in exponents.items():
-        low, high = (f"{axis.symbol}^{end:.1f}" for end in (min(found), max(found)))
-        alike.setdefault(low if low == high else f"{low} to {high}", []).append(label)
+        alike.setdefault((round(min(found), 1), round(max(found), 1)), []).append(label)
     if not alike:
         return ""
-    parts = [f"{listed(names)} like {power}" for power, names in sorted(alike.items(), reverse=True)]
+    parts = [
+        f"{listed(names)} {_power(axis.symbol, *ends)}" for ends, names in sorted(alike.items(), reverse=True)
+    ]
     over = f"{axis.plural} from {min(seen)} to {max(seen)}{f' {axis.terms}' if axis.terms else ''}"
     return f"Over {over}, peak memory grows: {'; '.join(parts)}."
+
+
+def _power(symbol: str, low: float, high: float) -> str:
+    """`like L^2.0`, `like L^1.3 to L^1.4`; `not at all` where it is neither more nor less."""
+    if low == high:
+        return f"like {symbol}^{low:.1f}" if low else "not at all"
+    return f"like {symbol}^{low + 0.0:.1f} to {symbol}^{high + 0.0:.1f}"
 
 
 def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str, float]) -> Iterable[Finding]:

@@ -24,6 +24,7 @@ def test_a_row_reads_with_units_and_intervals() -> None:
         speedup_ci_high=1.9,
         peak_alloc_bytes=3 << 20,
         heads=32,
+        kv_heads=8,
         q_len=1,
     )
     assert text["implementation"] == "chunked(block=256,fast=true)"
@@ -143,3 +144,10 @@ def test_cells_load_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_another_size_of_values_stands_beside_the_head_size() -> None:
+    (wide,) = rows_of(frame(row(head_dim=192, v_head_dim=128)))
+    assert cells.shape(wide) == "B1-H8-L512-D192v128"
+    (plain,) = rows_of(frame(row(head_dim=192)))
+    assert cells.shape(plain) == "B1-H8-L512-D192"
