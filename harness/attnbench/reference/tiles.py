@@ -18,7 +18,7 @@ __all__ = ["Tile", "cut"]
 PIECE_ELEMENTS = 16 * 1024 * 1024
 
 #: Elements of a tile, of its keys and of its values: what is done to it step by step stays in the cache.
-TILE_ELEMENTS = 128 * 1024
+TILE_ELEMENTS = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True)
