@@ -20,6 +20,8 @@ from attnbench.reference import answer, grad_out_on, yardstick
 if TYPE_CHECKING:
     import torch
 
+    from attnbench.workload import AttentionShape
+
 __all__ = ["assess", "make_standard", "poison"]
 
 
@@ -46,11 +48,20 @@ def _standard(drawn: DrawnAttention) -> _Standard:
         grad_out=None if drawn.grad_out is None else grad_out_on(reference.rows, drawn.grad_out),
         tensors={
             name: TensorStandard.of(
-                expected, textbook[name], reference.max_score, reference.sensitivities.get(name)
+                expected,
+                textbook[name],
+                reference.spreads[name],
+                reference.max_score,
+                _summed(name, drawn.workload.shape, len(reference.rows)),
             )
             for name, expected in reference.results.items()
         },
     )
+
+
+def _summed(name: str, shape: AttentionShape, rows: int) -> int:
+    """How many numbers one of the tensor `name` is the sum of: keys, or the checked rows of a group."""
+    return shape.kv_len if name in ("o", "dq") else rows * (shape.heads // shape.kv_heads)
 
 
 def make_standard(drawn: DrawnAttention) -> None:

@@ -1,26 +1,37 @@
-"""When is a result right? Errors against the float64 reference, and the bound that they must keep.
+"""When is a result right? Errors against the float64 reference, and the bounds that they must keep.
 
-The verdict, per tensor (o; dq, dk, dv), with R = max|ref|, eps of the dtype, eps_c = min(eps, eps of
-float32) and κ = 4·(2 + max|score|):
+Each tensor (o; dq, dk, dv) is judged three times: at each number, as a whole, and for what all of it has in
+common. With eps of the dtype, eps_c = min(eps, eps of float32), n the count of what one number sums up,
 
-    max|err|    ≤ 2 · max(yardstick's, floor's, eps/2·R + κ·eps_c·R + (eps + κ·eps_c)·S)
-    relative L2 ≤ 2 · max(yardstick's, floor's, eps/4 + κ/4·eps_c + (eps/2 + κ/4·eps_c)·‖S‖/‖ref‖)
+    s = |ref| + spread                     the scale of one number's error (`reference.spread`)
+    e = eps·(1 + ν) + e_c                  what a rounding to the dtype does, and computing besides
+    e_c = eps_c·(2 + 2·max|score| + √n/2)  a score is off by eps_c times itself or so, a sum by its steps
+    g = ⟨err, ref⟩ / ⟨ref, ref⟩            the factor, less 1, by which it exceeds the reference on average
 
-and every number of the whole tensor is finite. The floor is the error of the reference rounded to the
-dtype. A score is wrong by about eps_c times itself however it is computed, which multiplies its weight by
-that much: hence the κ terms, without which correct float32 kernels are refused on small tensors. S is 0 for
-o and dv, and for dq and dk what rounding makes of a difference that cancels (`reference.Sensitivity`):
-negligible where many keys share the weight, all there is where one key has it, and dq and dk are nearly 0.
+a tensor passes where
+
+    max |err|/s ≤ 2 · max(yardstick's, floor's, e)
+    ‖err‖       ≤ 2 · max(yardstick's, floor's, e/4·‖s‖)
+    |g|         ≤ 2 · (max(|yardstick's|, |floor's|, 0.42·(eps + e_c)) + ρ/√rows)
+
+and every number of the whole tensor is finite. The floor is the error of the reference rounded to the dtype.
+
+Roundings are independent and average out over rows, and so does g but for ρ/√rows, ρ being half the second
+bound over ‖ref‖: that is how a wrong factor shows far below the rounding of single numbers. Only rounding
+towards zero, by 0.36·eps on average, twice on the way, leaves as much as the 0.84·eps that are allowed.
+`rows` counts those that matter: (Σ‖refᵢ‖²)² / Σ‖refᵢ‖⁴.
+
+The yardstick is one draw. Textbooks round scores to the dtype; the fewer rows, the luckier it may have been
+with them: hence ν = 0.6·max|score|/√rows.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from attnbench.reference import Sensitivity
 
 if TYPE_CHECKING:
     import torch
@@ -30,27 +41,70 @@ __all__ = ["LARGEST_RATIO", "Errors", "TensorStandard", "Verdict"]
 #: What an `error_ratio` may be at most: it is the error as a share of its bound, times 2.
 LARGEST_RATIO = 2.0
 
+#: How much of max|score|·eps a lucky yardstick is forgiven in one row.
+LUCK = 0.6
+
+#: The common factor that two roundings towards zero leave, in eps: half of what is allowed.
+COMMON = 0.42
+
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """How far a tensor is from the reference: largest difference, L2 norm of it, relative L2, and RMS."""
+    """How far a tensor is from the reference.
+
+    `max_abs`, `l2`, `rel_l2`, `rmse` are the largest difference, the L2 norm of all, that over the
+    reference's, and their root mean square; `scaled` is the largest share of its own scale that one number's
+    error is, `at` where that is, `gain` the factor, less 1, by which found exceeds the reference on average.
+    """
 
     max_abs: float
     l2: float
     rel_l2: float
     rmse: float
+    scaled: float
+    at: tuple[int, ...]
+    gain: float
 
     @classmethod
-    def of(cls, found: torch.Tensor, expected: torch.Tensor) -> Errors:
-        """The errors of `found`, any dtype, against `expected`, float64, of the same shape."""
-        difference = found.double().sub_(expected) if found.dtype != expected.dtype else found - expected
-        norm, of_expected = float(difference.norm()), float(expected.norm())
+    def of(cls, found: torch.Tensor, expected: torch.Tensor, scale: torch.Tensor) -> Errors:
+        """The errors of `found`, any dtype, against `expected`, float64, on `scale`, all of one shape.
+
+        Head by head, since a tensor of gradients may fill a good part of the memory.
+        """
+        import torch
+
+        largest = scaled = 0.0
+        squares = along = norm = 0.0
+        place = 0
+        heads = (each.flatten(0, -3) for each in (found, expected, scale))
+        for number, (head, reference, of_head) in enumerate(zip(*heads, strict=True)):
+            error = head.double() - reference
+            along += float(torch.dot(error.flatten(), reference.flatten()))
+            squares += float(error.norm()) ** 2
+            norm += float(reference.norm()) ** 2
+            largest = float(np.maximum(largest, float(error.abs_().max())))  # unlike `max` it keeps a NaN
+            # Where the scale is 0 nothing may be wrong: 0/0 is 0, the rest infinite.
+            shares = error.div_(of_head).masked_fill_(error.isnan() & (head == reference), 0)
+            worst, where = shares.flatten().max(dim=0)
+            if not float(worst) <= scaled:
+                scaled, place = float(worst), number * head.numel() + int(where)
+        l2, of_reference = math.sqrt(squares), math.sqrt(norm)
         return cls(
-            max_abs=float(difference.abs_().max()),
-            l2=norm,
-            rel_l2=norm / of_expected if of_expected else (0.0 if norm == 0 else float("inf")),
-            rmse=norm / difference.numel() ** 0.5,
+            max_abs=largest,
+            l2=l2,
+            rel_l2=_share(l2, of_reference),
+            rmse=l2 / math.sqrt(expected.numel()),
+            scaled=scaled,
+            at=tuple(int(index) for index in np.unravel_index(place, expected.shape)),
+            gain=along / norm if norm else 0.0,
         )
+
+
+def _rows_that_matter(expected: torch.Tensor) -> float:
+    """(Σ‖refᵢ‖²)² / Σ‖refᵢ‖⁴ over the rows of `expected`: their number if all are alike, 1 if one is all."""
+    squares = expected.square().sum(dim=-1)
+    fourth = float(squares.square().sum())
+    return max(1.0, float(squares.sum()) ** 2 / fourth) if fourth else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,49 +112,60 @@ class TensorStandard:
     """What one tensor is judged by; `bound_*` are the largest errors allowed, the factor 2 included."""
 
     expected: torch.Tensor
+    scale: torch.Tensor
     floor: Errors
     yardstick: Errors
-    bound_max_abs: float
+    bound_scaled: float
     bound_l2: float
+    bound_gain: float
 
     @classmethod
     def of(
         cls,
         expected: torch.Tensor,
         textbook: torch.Tensor,
+        spread: torch.Tensor,
         max_score: float,
-        sensitivity: Sensitivity | None = None,
+        summed: int,
     ) -> TensorStandard:
-        """From the float64 reference and the textbook's result in the case's dtype."""
+        """From the float64 reference, the textbook's result in the case's dtype, the spread of both.
+
+        `max_score` is the largest |score|, `summed` how many numbers are summed up in one of the tensor.
+        """
         import torch
 
-        sensitivity = sensitivity or Sensitivity()
         dtype = textbook.dtype
-        eps = torch.finfo(dtype).eps
-        computed = 4 * (2 + max_score) * min(eps, torch.finfo(torch.float32).eps)  # κ·eps_c
-        largest, norm = float(expected.abs().max()), float(expected.norm())
-        by_max = (eps / 2 + computed) * largest + (eps + computed) * sensitivity.max_abs
-        by_l2 = (eps / 4 + computed / 4) * norm + (eps / 2 + computed / 4) * sensitivity.norm
-        floor, yard = Errors.of(expected.to(dtype), expected), Errors.of(textbook, expected)
+        eps, smallest = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+        computing = min(eps, torch.finfo(torch.float32).eps) * (2 + 2 * max_score + math.sqrt(summed) / 2)
+        rows = _rows_that_matter(expected)
+        rounding = eps * (1 + LUCK * max_score / math.sqrt(rows)) + computing
+        # Results below the smallest normal number are rounded to a fixed step.
+        scale = expected.abs().float().add_(spread).add_(smallest * (spread > 0))
+        floor, yard = (Errors.of(each, expected, scale) for each in (expected.to(dtype), textbook))
+        norm = float(expected.norm())
+        l2 = _largest_finite(yard.l2, floor.l2, rounding / 4 * float(scale.norm()))
+        common = _largest_finite(abs(yard.gain), abs(floor.gain), COMMON * (eps + computing))
         return cls(
             expected=expected,
+            scale=scale,
             floor=floor,
             yardstick=yard,
-            bound_max_abs=2 * _largest_finite(yard.max_abs, floor.max_abs, by_max),
-            bound_l2=2 * _largest_finite(yard.l2, floor.l2, by_l2),
+            bound_scaled=2 * _largest_finite(yard.scaled, floor.scaled, rounding),
+            bound_l2=2 * l2,
+            bound_gain=2 * (common + _share(l2, norm) / math.sqrt(rows)),
         )
 
 
 def _largest_finite(*candidates: float) -> float:
     """The largest; a textbook that overflowed excuses nothing."""
-    return max(value for value in candidates if np.isfinite(value))
+    return max(value for value in candidates if math.isfinite(value))
 
 
 def _share(error: float, bound: float) -> float:
     """`error` as a share of `bound`; where nothing may be wrong, infinite unless nothing is."""
     if bound > 0:
         return error / bound
-    return 0.0 if error == 0 else float("inf")
+    return 0.0 if error == 0 else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +181,22 @@ class Verdict:
         """Judge `found`, the whole tensor; `rows` are its query rows that `standard` has, None for all."""
         bad = int(found.numel() - found.isfinite().sum())
         checked = found if rows is None else found[:, :, rows]
-        errors = Errors.of(checked.cpu(), standard.expected)
+        errors = Errors.of(checked.cpu(), standard.expected, standard.scale)
         if bad:
-            return cls(errors, float("inf"), f"{name} has {bad} non-finite value{'s' if bad > 1 else ''}")
+            return cls(errors, math.inf, f"{name} has {bad} non-finite value{'s' if bad > 1 else ''}")
         if name == "dq" and int(found.count_nonzero()) > int(checked.count_nonzero()):
             # There the output's gradient is 0, and so is whatever is multiplied with it.
-            return cls(errors, float("inf"), "dq is not 0 in rows whose output has no gradient")
-        by_max = _share(errors.max_abs, standard.bound_max_abs)
-        by_l2 = _share(errors.l2, standard.bound_l2)
-        share, what, error = max((by_max, "max error", errors.max_abs), (by_l2, "relative L2", errors.rel_l2))
+            return cls(errors, math.inf, "dq is not 0 in rows whose output has no gradient")
+        at = list(errors.at)
+        if rows is not None:
+            at[2] = int(rows[at[2]])
+        share, what = max(
+            (_share(errors.scaled, standard.bound_scaled), f"the error at {at}"),
+            (_share(errors.l2, standard.bound_l2), f"relative L2 {errors.rel_l2:.2g}"),
+            (_share(abs(errors.gain), standard.bound_gain), f"a common factor of {1 + errors.gain:.5g}"),
+        )
         ratio = LARGEST_RATIO * share
         if share <= 1:
             return cls(errors, ratio, None)
-        times = f"{share:.3g} times its bound" if np.isfinite(share) else "not the 0 that it must be"
-        return cls(errors, ratio, f"{name}: {what} {error:.2g} is {times}")
+        times = f"{share:.3g} times its bound" if math.isfinite(share) else "not the 0 that it must be"
+        return cls(errors, ratio, f"{name}: {what} is {times}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attnbench.reference.exact import REFERENCES, Answer, Sensitivity, answer, grad_out_on
+from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
 from attnbench.reference.rows import sampled_rows
 from attnbench.reference.yardstick import YARDSTICKS, yardstick
 
@@ -10,7 +10,6 @@ __all__ = [
     "REFERENCES",
     "YARDSTICKS",
     "Answer",
-    "Sensitivity",
     "answer",
     "grad_out_on",
     "sampled_rows",

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from attnbench.inputs import DrawnAttention
+from attnbench.reference import spread
 from attnbench.reference.rows import sampled_rows
 from attnbench.reference.tiles import Tile, cut
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REFERENCES", "Answer", "Sensitivity", "answer", "grad_out_on"]
-
-
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
-    """How far a tensor moves per unit of relative rounding error in what cancels: largest entry, L2 norm.
-
-    dS = P∘(dP − Δ) is a difference of what may be nearly equal, as where one key gets all the weight; then
-    dq and dk are far smaller than what they are made of. Δ = dO·O is wrong by about eps·‖dO∘O‖ per row, in
-    whatever way it is computed. That, propagated in quadrature to dq and dk, is what this holds for eps = 1.
-    """
-
-    max_abs: float = 0.0
-    norm: float = 0.0
+__all__ = ["REFERENCES", "Answer", "answer", "grad_out_on"]
 
 
 @dataclass(frozen=True)
@@ -39,28 +26,14 @@ class Answer:
 
     `rows` int64 `[R]`, ascending. `results` holds what the pass computes: o and dq `[B, H, R, D]`, on the
     rows; dk and dv `[B, Hkv, Lk, D]`, whole, for a grad_out that is zero outside the rows (`grad_out_on`).
-    `max_score` is the largest |score| that a softmax over these rows sees. `sensitivities` are of dq and dk.
+    `max_score` is the largest |score| that a softmax over these rows sees. `spreads`, float32, shaped as
+    `results`, say how far rounding moves each number (`reference.spread`).
     """
 
     rows: npt.NDArray[np.int64]
     results: dict[str, torch.Tensor]
     max_score: float
-    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
-
-
-class _Squares:
-    """The largest and the sum of squares that are added bit by bit."""
-
-    def __init__(self) -> None:
-        self.largest = 0.0
-        self.sum = 0.0
-
-    def add(self, squares: torch.Tensor) -> None:
-        self.largest = max(self.largest, float(squares.max()))
-        self.sum += float(squares.sum())
-
-    def root(self) -> Sensitivity:
-        return Sensitivity(math.sqrt(self.largest), math.sqrt(self.sum))
+    spreads: dict[str, torch.Tensor]
 
 
 def grad_out_on(rows: npt.NDArray[np.int64], grad_out: torch.Tensor) -> torch.Tensor:
@@ -85,41 +58,50 @@ def _attention(drawn: DrawnAttention) -> Answer:
         dk, dv = (torch.zeros(each.shape, dtype=torch.float64) for each in (drawn.k, drawn.v))
     starts, stops = (ends[:, rows] for ends in drawn.mask().key_ranges())
     max_score = 0.0
-    dq_squares, dk_squares = _Squares(), _Squares()
+    results = {"o": o} if grad_out is None else {"o": o, "dq": dq, "dk": dk, "dv": dv}
+    if drawn.workload.pass_ == "backward":
+        del results["o"]  # what is asked for; o itself is needed all the same
+    squares = {name: torch.zeros(each.shape, dtype=torch.float32) for name, each in results.items()}
+    smallest = spread.smallest_weight(drawn.q.dtype)
 
     for b in range(shape.batch):
         start, stop = (ends[b if len(ends) > 1 else 0] for ends in (starts, stops))  # [R]
         pieces = list(cut(start, stop, max(drawn.k.shape[-1], drawn.v.shape[-1])))
         for g in range(shape.kv_heads):
             k, v = drawn.k[b, g], drawn.v[b, g]
-            if grad_out is not None:
-                dk_moved = torch.zeros(k.shape, dtype=torch.float32)
             for h in range(g * group, (g + 1) * group):
                 for piece, tiles in pieces:
                     q = drawn.q[b, h, rows[piece]].double()
                     output, softmax = _forward(q, k, v, drawn.scale, tiles)
                     o[b, h, piece] = output
                     max_score = max(max_score, softmax.max_score)
+                    weights = tiles, softmax.exps, softmax.totals
+                    if "o" in squares:
+                        squares["o"][b, h, piece] = spread.forward(v, *weights, smallest)
                     if grad_out is not None:
                         d_out = grad_out[b, h, rows[piece]].double()
                         gradients = dk[b, g], dv[b, g]
                         dq[b, h, piece] = _backward(
                             q, k, v, drawn.scale, tiles, softmax, output, d_out, *gradients
                         )
-                        dq_squares.add(_moved(q, k, drawn.scale, tiles, softmax, output, d_out, dk_moved))
-                    del softmax  # before the next piece makes its own
-            if grad_out is not None:
-                dk_squares.add(dk_moved)
-
-    results = {"forward": {"o": o}}
-    if grad_out is not None:
-        results["backward"] = {"dq": dq, "dk": dk, "dv": dv}
-        results["forward_backward"] = {"o": o, "dq": dq, "dk": dk, "dv": dv}
+                        squares["dq"][b, h, piece] = spread.add_backward(
+                            q,
+                            k,
+                            v,
+                            drawn.scale,
+                            *weights,
+                            output,
+                            d_out,
+                            smallest,
+                            squares["dk"][b, g],
+                            squares["dv"][b, g],
+                        )
+                    del softmax, weights  # before the next piece makes its own
     return Answer(
         rows=rows,
-        results=results[drawn.workload.pass_],
+        results=results,
         max_score=max_score,
-        sensitivities={} if grad_out is None else {"dq": dq_squares.root(), "dk": dk_squares.root()},
+        spreads={name: each.sqrt_() for name, each in squares.items()},
     )
 
 
@@ -192,33 +174,6 @@ def _backward(
         dq[tile.rows] += d_scores @ k[tile.keys].double()
         dk[tile.keys].addmm_(d_scores.T, q[tile.rows])
     return dq
-
-
-def _moved(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    scale: float,
-    tiles: list[Tile],
-    softmax: _Softmax,
-    output: torch.Tensor,
-    d_out: torch.Tensor,
-    dk_moved: torch.Tensor,
-) -> torch.Tensor:
-    """The squares of what `Sensitivity` holds, for dQ `[r, D]`; those for dK `[Lk, D]` go onto `dk_moved`.
-
-    Float32 will do: it is an estimate.
-    """
-    import torch
-
-    dq_moved = torch.zeros(q.shape, dtype=torch.float32)
-    # A unit of error in Δ changes dS by −P.
-    per_row = (d_out * output).square().sum(dim=-1, keepdim=True) * (scale / softmax.totals).square()
-    q_squares = q.float().square()
-    for tile, exps in zip(tiles, softmax.exps, strict=True):
-        moved = exps.float().square_().mul_(per_row[tile.rows].float())
-        dq_moved[tile.rows] += moved @ k[tile.keys].float().square()
-        dk_moved[tile.keys].addmm_(moved.T, q_squares[tile.rows])
-    return dq_moved
 
 
 #: The reference of each operation: `drawn -> answer`.
