@@ -118,6 +118,7 @@ _CORNERSTONES = (
         for pass_ in ("forward", "forward_backward")
     ),
     ("causal", (1, 6, 2), (29, 90), (16, 16), "float32", "forward_backward", "normal"),
+    ("causal", (1, 3, 3), (90, 29), (16, 16), "float32", "forward_backward", "normal"),
     ("sliding_window(5)", (2, 2, 2), (33, 33), (16, 16), "float32", "forward_backward", "normal"),
     ("padding(0.5)", (3, 4, 2), (33, 33), (16, 16), "float32", "forward_backward", "normal"),
     ("document(3)", (1, 3, 3), (130, 130), (16, 16), "float32", "forward_backward", "normal"),
