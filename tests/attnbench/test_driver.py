@@ -69,6 +69,7 @@ def test_the_pinned_environment_is_told_exactly() -> None:
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
     }
 
 
