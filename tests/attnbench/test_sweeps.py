@@ -234,7 +234,9 @@ def test_a_crossover_is_told_along_the_axis_that_is_swept() -> None:
         return said(frame(*rows))["crossover"]
 
     assert crossing(LOOKS["heads"]) == "The fastest changes with the number of heads: a up to 2, b from 4 on."
-    assert crossing(LOOKS["decode"]) == "The fastest changes with the length: a up to 256, b from 512 on."
+    assert crossing(LOOKS["decode"]) == (
+        "The fastest changes with the length: a up to 256, b from 512 on (1 query)."
+    )
     mixed = [{**each, "scenario": name} for name in ("heads", "decode") for each in LOOKS[name][:3]]
     assert "crossover" not in said(look("masks"))
     assert crossing(mixed).startswith("The fastest changes with the number of heads: a up to 2, b from 4 on")

@@ -1,8 +1,8 @@
 """Which rows are a sweep, and along what; which are single workloads.
 
-For each run and scenario the axis is taken that puts the most workloads on lines, then the next for what is
-left. Among axes that put equally many there, one with lines of three places or more comes first, then sizes
-before categories, then the fewest lines, then the order of `AXES`.
+For each scenario, in all its runs alike, the axis is taken that puts the most workloads on lines, then the
+next for what is left. Among axes that put equally many there, one with lines of three places or more comes
+first, then sizes before categories, then the fewest lines, then the order of `AXES`.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def sweeps(rows: Iterable[Row]) -> tuple[list[Sweep], list[list[Row]]]:
     """
     scenarios: dict[Hashable, list[Row]] = {}
     for row in rows:
-        scenarios.setdefault((row.get("run_id"), row.get("scenario")), []).append(row)
+        scenarios.setdefault(row.get("scenario"), []).append(row)
     found: list[Sweep] = []
     single: list[list[Row]] = []
     for own in scenarios.values():

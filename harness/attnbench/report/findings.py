@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from attnbench.plots.axis import AS_A_RULE, Axis
 from attnbench.plots.plot import listed
 from attnbench.plots.rows import (
     Row,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from attnbench.pairs import Pairs
-    from attnbench.plots.axis import Axis
 
 __all__ = ["Finding", "faster", "findings", "growth", "same_kernel"]
 
@@ -221,8 +221,7 @@ def _crossovers(sweeps: Sequence[Sweep], pairs: Pairs | None) -> Iterable[Findin
             first, last = stages[0], stages[-1]
             middle = [f"{name} {f'at {a}' if a == b else f'from {a} to {b}'}" for name, a, b in stages[1:-1]]
             text = ", ".join([f"{first[0]} up to {first[2]}", *middle, f"{last[0]} from {last[1]} on"])
-            where = ", ".join(sweep.facts[name] for name in names if name in sweep.facts)
-            told.setdefault((sweep.axis.name, text), []).append(where)
+            told.setdefault((sweep.axis.name, text), []).append(_where(sweep, names))
     if not told:
         return
     shown = list(told.items())[:3]
@@ -235,6 +234,13 @@ def _crossovers(sweeps: Sequence[Sweep], pairs: Pairs | None) -> Iterable[Findin
         sentences.append(f"The fastest changes with the {axis}: {'; '.join(parts)}")
     more = f"; and {len(told) - 3} more such" if len(told) > 3 else ""
     yield Finding("crossover", f"{'. '.join(sentences)}{more}.")
+
+
+def _where(sweep: Sweep, names: Sequence[str]) -> str:
+    """The named facts of a sweep; and which lengths keep still, if not all move: no label tells them."""
+    moving = sweep.axis.column in ("q_len", "kv_len") and sweep.facts.get("lengths") not in AS_A_RULE
+    wanted = {*names, *(["lengths"] if moving else [])}
+    return ", ".join(text for name, text in sweep.facts.items() if name in wanted)
 
 
 def _accuracy(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:

@@ -177,6 +177,13 @@ def test_what_is_common_is_said_once_and_only_if_it_is() -> None:
     assert "Lq1-Lk1024" in text
 
 
+def test_another_size_of_values_is_told_of_the_shape() -> None:
+    text = drawn([row(head_dim=192, v_head_dim=128), row(block_id="2", head_dim=192, v_head_dim=192)], 80)
+    assert text.startswith("all cases: B1-H8-L512 · quick")
+    assert "D192v128" in text
+    assert "all cases: B1-H8-L512-D192v128 " in drawn([row(head_dim=192, v_head_dim=128)], 80)
+
+
 def test_reasons_stand_below_and_cannot_steer_the_terminal() -> None:
     text = drawn(ROWS, 120)
     assert "sdpa_flash: unsupported: float64 [red]is not taken" in text
