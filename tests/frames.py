@@ -119,7 +119,7 @@ def row(
     values["block_id"] = changes.get("block_id") or (
         f"attention/B{values['batch']}-H{values['heads']}kv{values['kv_heads']}-{lengths}-D{values['head_dim']}"
         f"v{values['v_head_dim']}/"
-        f"{values['dtype']}/{values['mask']}/{values['pass']}/{values['device']}"
+        f"{values['dtype']}/{values['mask']}/{values['pass']}/{values['inputs']}/{values['device']}"
     )
     options = f"({values['options']})" if values["options"] else ""
     values["case_id"] = changes.get("case_id") or f"{values['block_id']}/{values['implementation']}{options}"

@@ -244,6 +244,7 @@ def test_fitting_ticks_do_not_collide(low: float, factor: float, characters: flo
 def test_as_many_ticks_as_fit() -> None:
     assert [text for _, text in fitting(seconds_scale, 0.03, 0.13, 24)] == ["50 ms", "100 ms"]
     assert len(fitting(seconds_scale, 0.03, 0.13, 60)) == 5
+    assert [text for _, text in fitting(seconds_scale, 125e-6, 460e-6, 23)] == ["150 µs", "300 µs"]
 
 
 def test_the_usual_is_told_once_and_the_unusual_in_titles() -> None:

@@ -54,7 +54,7 @@ def _decimal(low: float, high: float, most: int) -> list[float]:
     for steps in _STEPS:
         ticks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
         ticks = [tick for tick in ticks if low <= tick <= high]
-        if found and len(ticks) > most:
+        if len(found) > 1 and len(ticks) > most:  # one tick alone tells no scale
             break
         found = ticks
         if len(found) >= min(4, most):
