@@ -35,7 +35,7 @@ def load(workload: Workload, options: Options) -> Callable[[AttentionInputs], to
         if blind is not None:  # the softmax of a row without keys is 0/0; its output is 0
             weights = weights.view(batch, heads, q_len, kv_len).masked_fill(blind, 0).view_as(scores)
         output: torch.Tensor = weights @ x.v
-        return output.view(batch, heads, q_len, head_dim)
+        return output.view(batch, heads, q_len, x.v.shape[-1])
 
     return naive
 
@@ -45,5 +45,8 @@ IMPLEMENTATION = Implementation(
     operation="attention",
     framework="torch",
     summary="softmax(QKᵀ/√d)·V, every intermediate in memory",
+    memory="O(B·H·Lq·Lk)",
+    flops="O(B·H·Lq·Lk·D)",
+    source="Vaswani et al., Attention Is All You Need (2017), §3.2.1",
     load=load,
 )
