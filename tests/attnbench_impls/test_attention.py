@@ -1,110 +1,81 @@
-"""Every built-in attention, over dtypes, masks, shapes and passes, against the reference."""
+"""Every built-in attention is right, over the grid that `attnbench conformance` checks anybody's by."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import product
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import attnbench_impls
-from attnbench.bench.accuracy import assess
-from attnbench.bench.kernel import load_case, why_unsupported
-from attnbench.bench.poison import poisoned
-from attnbench.implementation import declared_in
-from attnbench.inputs import InputPool
-from attnbench.masks import Mask
-from attnbench.workload import DTYPES, AttentionShape, Workload
-from attnbench_impls.chunked import key_blocks
+from attnbench.conformance.grid import pairwise_grid
+from attnbench.implementation import Implementation, declared_in
+from attnbench.testing import NotRun, assert_conforms, supported_grid
+from attnbench.workload import Workload
+
+#: Compiling takes seconds a case: flex has tests of its own.
+COMPILED = ("flex",)
 
 IMPLEMENTATIONS = {each.name: each for each in declared_in(vars(attnbench_impls))}
-OPTIONS = {"chunked": {"block": 16}}
-
-SHAPES = {
-    "equal": AttentionShape(2, 2, 2, 33, 33, 16),
-    "grouped": AttentionShape(1, 4, 2, 20, 50, 8),
-    "multi-query": AttentionShape(1, 3, 1, 7, 7, 5),
-    "decoding": AttentionShape(2, 4, 2, 1, 40, 16),
-    "blind queries": AttentionShape(1, 2, 1, 40, 18, 8),
-    "smallest": AttentionShape(1, 1, 1, 1, 1, 1),
+HERE = {
+    name: each
+    for name, each in IMPLEMENTATIONS.items()
+    if name not in COMPILED and each.available("cpu") is None
 }
 
+#: Those that support every workload that there is.
+COMPLETE = {"naive", "chunked", "sdpa", "sdpa_math"}
 
-def test_all_are_declared():
+
+def settings_of(implementation: Implementation) -> list[dict[str, Any]]:
+    """The options to check: the defaults and, of what goes block by block, blocks that every mask cuts."""
+    return [{}, {"block": 16}] if "block" in implementation.options else [{}]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The grid's workloads are too small for several, which then wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_all_are_declared() -> None:
     sdpa = {"sdpa", "sdpa_math", "sdpa_flash", "sdpa_efficient", "sdpa_cudnn"}
-    assert set(IMPLEMENTATIONS) == {"naive", "chunked", "numpy", *sdpa}
+    assert set(IMPLEMENTATIONS) >= {"naive", "chunked", "flex", "numpy", *sdpa}
     assert {each.operation for each in IMPLEMENTATIONS.values()} == {"attention"}
+    assert set(HERE) >= COMPLETE | {"numpy", "sdpa_flash"}
 
 
-def test_importing_them_imports_no_framework():
+def test_importing_them_imports_no_framework() -> None:
     program = "import attnbench_impls, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mask", ["none", "causal"])
-@pytest.mark.parametrize(
-    "name", [name for name, each in IMPLEMENTATIONS.items() if not each.available("cpu")]
-)
-def test_right_in_every_dtype_and_pass(name, mask, shape):
-    pool, options = InputPool(), OPTIONS.get(name, {})
-    for dtype, pass_ in product(DTYPES, ("forward", "forward_backward")):
-        workload = Workload("attention", SHAPES[shape], mask=mask, dtype=dtype, pass_=pass_)
-        if why_unsupported(IMPLEMENTATIONS[name], options, workload, "cpu"):
-            assert name == "numpy"
-            assert dtype == "bfloat16" or pass_ == "forward_backward"
-            continue
-        case = load_case(IMPLEMENTATIONS[name], options, workload, "cpu", 0, pool)
-        reply = assess(case)
-        assert reply["accuracy"] == "pass", f"{workload.label}: {reply['reason']}"
-        with poisoned():
-            assert assess(case)["accuracy"] == "pass"
+@pytest.mark.parametrize("workload", pairwise_grid(), ids=lambda workload: workload.label)
+def test_all_that_support_it_are_right(workload: Workload) -> None:
+    """One test a workload, so that its reference is computed once."""
+    problems = []
+    for name, implementation in HERE.items():
+        for options in settings_of(implementation):
+            try:
+                assert_conforms(implementation, workload, options=options)
+            except NotRun as refusal:
+                problems += [f"{name}: {refusal}"] if name in COMPLETE else []
+            except Exception as error:  # of one implementation, which is not to hide the others'
+                problems.append(f"{name} {options}: {type(error).__name__}: {error}")
+    assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("name", ["chunked", "naive", "sdpa"])
-def test_beyond_the_sampled_rows(name):
-    shape = AttentionShape(1, 2, 1, 600, 600, 8)
-    workload = Workload("attention", shape, mask="causal", pass_="forward_backward")
-    case = load_case(IMPLEMENTATIONS[name], OPTIONS.get(name, {}), workload, "cpu", 0)
-    assert assess(case)["accuracy"] == "pass"
-
-
-@pytest.mark.parametrize("block", [0, -1, True, 2.5, "all"])
-def test_chunked_wants_a_whole_block(block):
-    workload = Workload("attention", SHAPES["equal"])
-    assert "at least 1" in why_unsupported(IMPLEMENTATIONS["chunked"], {"block": block}, workload, "cpu")
-
-
-@pytest.mark.parametrize(("q_len", "kv_len"), [(8, 8), (3, 10), (10, 3), (1, 7)])
-@pytest.mark.parametrize("size", [1, 3, 4, 100])
-def test_blocks_cover_what_is_seen_and_skip_what_is_not(q_len, kv_len, size):
-    mask = Mask("causal", 1, q_len, kv_len, framework="numpy")
-    allowed = mask.to_bool()[0, 0]
-    covered = np.zeros_like(allowed)
-    for block in key_blocks(mask, size):
-        covered[block.queries, block.keys] = True
-        part = allowed[block.queries, block.keys]
-        assert part.any(axis=1).all()
-        whole = np.ones(len(part), bool)
-        if block.partial is not None:
-            whole[block.partial] = False
-        assert part[whole].all()
-    assert covered[allowed].all()
-
-
-@pytest.mark.parametrize("pass_", ["forward", "backward"])
-def test_chunked_never_holds_all_scores(pass_):
-    workload = Workload("attention", AttentionShape(1, 2, 2, 512, 512, 8), pass_=pass_)
-    sizes = {}
-    for name in ("chunked", "naive"):
-        case = load_case(IMPLEMENTATIONS[name], OPTIONS.get(name, {}), workload, "cpu", 0)
-        call = case.prepare_call()
-        with torch.autograd.profiler.profile(profile_memory=True) as profile:
-            call()
-        sizes[name] = max(event.cpu_memory_usage for event in profile.function_events)
-    scores_bytes = 2 * 512 * 512 * 4
-    assert sizes["naive"] >= scores_bytes
-    assert sizes["chunked"] < scores_bytes / 4
+@pytest.mark.parametrize("name", HERE)
+def test_each_is_right_on_all_that_it_supports(name: str) -> None:
+    """What the grid is completed by for an implementation that supports only a part of it."""
+    grid = supported_grid(HERE[name])
+    assert len(grid) > 50
+    for workload in grid:
+        if workload not in pairwise_grid():
+            assert_conforms(HERE[name], workload)
