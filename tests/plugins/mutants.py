@@ -3,18 +3,22 @@
 
 `Attention` is right: every mask, grouped queries, a head dimension of v of its own, any dtype (computed in
 float32, in float64 for float64), gradients by autograd. Each mutant overrides one step of it. `MUTANTS` holds
-them by name, each as an implementation that claims to do everything; `RIGHT` is the unspoilt one.
+them by name, each as an implementation that claims to do everything; `RIGHT` is the unspoilt one. Whether a
+mutant's fault matters to a workload at all (a causal mask has none to get wrong for one query) is for
+`matters` to say.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 
 from attnbench import Implementation, Mask
 from attnbench.implementation import AttentionInputs
+from attnbench.inputs import DrawnAttention
 from attnbench.masks import parse
 
 
@@ -498,11 +502,10 @@ class masked_after_softmax(Attention):
 
 @mutant
 class masked_by_minus_10000(Attention):
-    """−10⁴ is added to the scores in place of −∞."""
+    """−10⁴ is added to the scores in place of −∞: a query that may see no key sees all of them."""
 
     def weights(self, scores, allowed):
-        weights = torch.softmax(scores - 1e4 * (~allowed).to(scores.dtype), dim=-1)
-        return weights.masked_fill(~allowed.any(dim=-1, keepdim=True), 0)
+        return torch.softmax(scores - 1e4 * (~allowed).to(scores.dtype), dim=-1)
 
 
 @mutant
@@ -680,3 +683,37 @@ class gradients_in_bfloat16(Attention):
     def weights(self, scores, allowed):
         scores = with_gradient(scores, lambda gradient: gradient.bfloat16().to(gradient.dtype))
         return super().weights(scores, allowed)
+
+
+def matters(name: str, drawn: DrawnAttention) -> bool:
+    """Whether the mutant's results are others than the right ones, by more than float64's rounding.
+
+    Both are computed in float64, twice, the second time with every input negated; numbers that are not finite
+    in the workload's own dtype matter too.
+    """
+    own = MUTANTS[name].load(drawn.workload, {})
+    for sign in (1, -1):
+        pairs = zip(results(own, drawn, torch.float64, sign), right_results(drawn, sign), strict=True)
+        if not all(torch.allclose(*pair, rtol=1e-9, atol=1e-9) for pair in pairs):
+            return True
+    own = MUTANTS[name].load(drawn.workload, {})
+    return not all(bool(each.isfinite().all()) for each in results(own, drawn, drawn.q.dtype, 1))
+
+
+@lru_cache(maxsize=2)
+def right_results(drawn: DrawnAttention, sign: int) -> list[torch.Tensor]:
+    return results(RIGHT.load(drawn.workload, {}), drawn, torch.float64, sign)
+
+
+def results(
+    kernel: Callable[[AttentionInputs], torch.Tensor], drawn: DrawnAttention, dtype: torch.dtype, sign: int
+) -> list[torch.Tensor]:
+    """What the workload's pass computes, and v as the kernel leaves it, for inputs in `dtype`."""
+    leaves = [sign * each.to(dtype) for each in (drawn.q, drawn.k, drawn.v)]
+    backward = drawn.grad_out is not None
+    leaves = [leaf.detach().clone().requires_grad_(backward) for leaf in leaves]
+    o = kernel(AttentionInputs(*leaves, mask=drawn.mask(), scale=drawn.scale))
+    computed = [] if drawn.workload.pass_ == "backward" else [o.detach()]
+    if drawn.grad_out is not None:
+        computed += torch.autograd.grad(o, leaves, sign * drawn.grad_out.to(dtype))
+    return [*computed, leaves[2].detach()]
