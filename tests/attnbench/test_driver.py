@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from attnbench.bench.compiled import CACHE_VARIABLES, FOLDER_VARIABLE, keep_by_case
 from attnbench.driver import ZygoteSource, bench_environment, memory_limit, thread_count
 from attnbench.driver import memory as driver_memory
-from attnbench.driver.compiled import CACHE_VARIABLES, PREFIX, CompilerCache
+from attnbench.driver.compiled import PREFIX, CompilerCache
 from attnbench.driver.death import Death, explain, last_words
 from attnbench.driver.memory import OomCounter, cgroup_folders
 from attnbench.driver.output import TAIL_BYTES, Output
@@ -83,9 +84,10 @@ def test_mallocs_defaults_mean_that_nothing_inherited_pins_it(monkeypatch: pytes
 
 
 def test_what_compilers_kept_of_earlier_runs_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in CACHE_VARIABLES:
+    variables = {FOLDER_VARIABLE, *CACHE_VARIABLES}
+    for variable in variables:
         monkeypatch.setenv(variable, "/somewhere")
-    assert not set(CACHE_VARIABLES) & set(process_environment(1, "pinned"))
+    assert not variables & set(process_environment(1, "pinned"))
 
 
 def test_threads_are_a_number_or_all() -> None:
@@ -107,11 +109,12 @@ def temporary(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_compilers_have_a_folder_of_their_own_while_it_is_open(temporary: Path) -> None:
     first, second = CompilerCache(), CompilerCache()
     assert first.folder is not None
-    assert set(first.environment) == set(CACHE_VARIABLES)
-    for variable, folder in first.environment.items():
-        Path(folder).mkdir()
-        assert Path(folder).parent == first.folder
-        assert second.environment[variable] != folder
+    assert set(first.environment) == {FOLDER_VARIABLE, *CACHE_VARIABLES}
+    for variable in CACHE_VARIABLES:
+        folder = Path(first.environment[variable])
+        folder.mkdir()
+        assert folder.parent == first.folder == Path(first.environment[FOLDER_VARIABLE])
+        assert second.environment[variable] != str(folder)
     for cache in (first, first, second):
         cache.close()
     assert list(temporary.iterdir()) == []
@@ -128,6 +131,26 @@ def test_measuring_processes_are_led_there_and_it_ends_with_their_source(
         assert Path(source._environment[variable]).parent == folder
     source.close()
     assert list(temporary.iterdir()) == []
+
+
+def test_each_case_has_a_part_of_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(temporary))
+    led: dict[str, list[str]] = {}
+    for case in ("a/b", "b", "a/b"):
+        for variable in CACHE_VARIABLES:
+            monkeypatch.setenv(variable, "/mine")  # to be set back after the test
+        keep_by_case(case)
+        folders = [os.environ[variable] for variable in CACHE_VARIABLES]
+        assert all(Path(folder).is_relative_to(temporary) for folder in folders)
+        assert led.setdefault(case, folders) == folders
+    assert len({folder for folders in led.values() for folder in folders}) == 2 * len(CACHE_VARIABLES)
+
+
+def test_who_was_given_no_folder_is_led_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
+    keep_by_case("a")
+    assert os.environ["TRITON_CACHE_DIR"] == "/mine"
 
 
 @linux

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from attnbench.bench import accuracy, clock, memory
+from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
@@ -97,6 +98,7 @@ class BenchServer:
         if request.get("poisoned") or request.get("deterministic"):
             accuracy.poison(fill=bool(request.get("poisoned")))
         self._settings = TorchSettings()
+        keep_by_case(request["case"])
         implementation = self._implementation(request["implementation"])
         options, device = request["options"], request["device"]
         workload = Workload.from_json(request["workload"])

@@ -10,22 +10,17 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+
+from attnbench.bench.compiled import CACHE_VARIABLES, FOLDER_VARIABLE
 
 try:
     import fcntl
 except ImportError:  # not on Windows: folders that a killed sweep left behind stay there
     fcntl = None  # type: ignore[assignment]  # asked for before it is used
 
-__all__ = ["CACHE_VARIABLES", "PREFIX", "CompilerCache"]
-
-#: Where compilers keep what they compiled, with the folder's name in ours.
-CACHE_VARIABLES: Mapping[str, str] = {
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    "TRITON_CACHE_DIR": "triton",
-}
+__all__ = ["PREFIX", "CompilerCache"]
 
 #: How the names of our folders begin.
 PREFIX = "attnbench-compiled-"
@@ -52,10 +47,11 @@ class CompilerCache:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that lead compilers there."""
+        """The variables that lead compilers there; benches lead them on, each case to a folder of its own."""
         if self.folder is None:
             return {}
-        return {variable: str(self.folder / name) for variable, name in CACHE_VARIABLES.items()}
+        led = {variable: str(self.folder / name) for variable, name in CACHE_VARIABLES.items()}
+        return {FOLDER_VARIABLE: str(self.folder), **led}
 
     def close(self) -> None:
         """Remove the folder. Can be called twice."""

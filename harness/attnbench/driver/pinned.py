@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from attnbench.driver.compiled import CACHE_VARIABLES
+from attnbench.bench.compiled import CACHE_VARIABLES, FOLDER_VARIABLE
 
 __all__ = ["MALLOC_POLICIES", "PINNED_MALLOC", "bench_environment", "process_environment", "thread_count"]
 
@@ -38,8 +38,8 @@ REPEATABLE: Mapping[str, str] = {
 
 #: Compilers work in the bench itself: processes of theirs would outlive the call that started them, and
 #: take time from those that come after it. Headers are not compiled ahead: torch keeps those outside of
-#: `TORCHINDUCTOR_CACHE_DIR` (so the next sweep's first call would be shorter), wants openssl for it, and saves
-#: nothing for a single kernel.
+#: `TORCHINDUCTOR_CACHE_DIR` (so the next sweep's first call would be shorter), wants openssl for it, and
+#: saves nothing for a single kernel.
 COMPILING: Mapping[str, str] = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",
     "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS": "0",
@@ -87,6 +87,6 @@ def process_environment(threads: int | str, malloc: str) -> dict[str, str]:
     With malloc's defaults, pinned ones that this process inherited are taken out, as is what would overrule
     the pools' patience, or lead compilers to what they kept of earlier runs.
     """
-    taken_out = (*PINNED_MALLOC, *OVERRULING, *CACHE_VARIABLES)
+    taken_out = (*PINNED_MALLOC, *OVERRULING, *CACHE_VARIABLES, FOLDER_VARIABLE)
     inherited = {name: value for name, value in os.environ.items() if name not in taken_out}
     return {**inherited, **bench_environment(threads, malloc)}
