@@ -15,48 +15,50 @@ from attnbench.bench.verdict import TensorStandard, Verdict
 from attnbench.implementation import AttentionInputs
 from attnbench.inputs import DrawnAttention, place_tensor, same_bits
 from attnbench.protocol import AccuracyReply, finite_or_none
-from attnbench.reference import answer, grad_out_on, yardstick
+from attnbench.reference import Answer, answer, grad_out_on, yardstick
 
 if TYPE_CHECKING:
     import torch
 
     from attnbench.workload import AttentionShape
 
-__all__ = ["assess", "make_standard", "poison"]
+__all__ = ["Standard", "assess", "make_standard", "poison"]
 
 
 @dataclass(frozen=True)
-class _Standard:
+class Standard:
     """What all cases of one workload are judged by; `grad_out` is zero outside the query rows `rows`."""
 
     rows: npt.NDArray[np.int64]
     grad_out: torch.Tensor | None
     tensors: dict[str, TensorStandard]
 
-    def rows_of(self, name: str) -> npt.NDArray[np.int64] | None:
-        """The rows of the tensor `name` that are compared; None for all."""
-        return self.rows if name in ("o", "dq") else None
-
-
-@lru_cache(maxsize=1)
-def _standard(drawn: DrawnAttention) -> _Standard:
-    """The standard of one workload, kept until another one is asked for."""
-    reference = answer(drawn)
-    textbook = yardstick(drawn, reference.rows)
-    return _Standard(
-        rows=reference.rows,
-        grad_out=None if drawn.grad_out is None else grad_out_on(reference.rows, drawn.grad_out),
-        tensors={
+    @classmethod
+    def of(cls, drawn: DrawnAttention, reference: Answer, textbook: dict[str, torch.Tensor]) -> Standard:
+        """From what the reference and the yardstick make of `drawn`; what is used up is taken out of them."""
+        tensors = {
             name: TensorStandard.of(
                 expected,
-                textbook[name],
-                reference.spreads[name],
+                textbook.pop(name),
+                reference.spreads.pop(name),
                 reference.max_score,
                 _summed(name, drawn.workload.shape, len(reference.rows)),
             )
             for name, expected in reference.results.items()
-        },
-    )
+        }
+        grad_out = None if drawn.grad_out is None else grad_out_on(reference.rows, drawn.grad_out)
+        return cls(reference.rows, grad_out, tensors)
+
+    def judge(self, name: str, found: torch.Tensor) -> Verdict:
+        """Judge the whole tensor `name`, of which o and dq are compared in the rows alone."""
+        return Verdict.on(name, found, self.rows if name in ("o", "dq") else None, self.tensors[name])
+
+
+@lru_cache(maxsize=1)
+def _standard(drawn: DrawnAttention) -> Standard:
+    """The standard of one workload, kept until another one is asked for."""
+    reference = answer(drawn)
+    return Standard.of(drawn, reference, yardstick(drawn, reference.rows))
 
 
 def _summed(name: str, shape: AttentionShape, rows: int) -> int:
@@ -97,26 +99,17 @@ def _assess(case: LoadedCase) -> AccuracyReply:
 
     standard = _standard(case.drawn)
     results, changed = _run(case, standard.grad_out)
-    verdicts = {
-        name: Verdict.on(
-            name,
-            _as_tensor(found),
-            standard.rows_of(name),
-            standard.tensors[name],
-        )
-        for name, found in results.items()
-    }
+    verdicts = {name: standard.judge(name, _as_tensor(found)) for name, found in results.items()}
     # Copies, because a kernel may hand out the same buffer at every call.
     first = {name: _as_tensor(found).clone() for name, found in results.items()}
     del results
     case.drawn.restore(case.inputs)
     _negate(case.inputs)
     negated, _ = _run(case, None if standard.grad_out is None else -standard.grad_out)
-    again = {name: -_as_tensor(found) for name, found in negated.items()}
-    repeatable = all(torch.equal(first[name], again[name]) for name in first)
+    repeatable = all(torch.equal(first[name], -_as_tensor(found)) for name, found in negated.items())
     if not repeatable:
         for name, verdict in verdicts.items():
-            second = Verdict.on(name, again[name], standard.rows_of(name), standard.tensors[name])
+            second = standard.judge(name, -_as_tensor(negated[name]))
             if verdict.reason is None and second.reason is not None:
                 reason = f"{name} does not follow its inputs, as if answered from memory ({second.reason})"
                 verdicts[name] = replace(second, reason=reason)
