@@ -6,6 +6,7 @@ from attnbench_impls.chunked import IMPLEMENTATION as CHUNKED
 from attnbench_impls.flex import FLEX
 from attnbench_impls.naive import IMPLEMENTATION as NAIVE
 from attnbench_impls.numpy_attention import IMPLEMENTATION as NUMPY
+from attnbench_impls.numpy_chunked import IMPLEMENTATION as NUMPY_CHUNKED
 from attnbench_impls.sdpa import SDPA, SDPA_CUDNN, SDPA_EFFICIENT, SDPA_FLASH, SDPA_MATH
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "FLEX",
     "NAIVE",
     "NUMPY",
+    "NUMPY_CHUNKED",
     "SDPA",
     "SDPA_CUDNN",
     "SDPA_EFFICIENT",

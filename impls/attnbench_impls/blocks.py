@@ -1,4 +1,4 @@
-"""Which scores a chunked attention has to compute: blocks of queries, and for each the tiles of keys it sees.
+"""Which scores a chunked attention has to compute, and in which order: what chunked and numpy_chunked share.
 
 Every mask lets a query see one range of keys. So the keys that a block of queries sees are a range too, all
 others are skipped, and of a tile within it either every score counts or some have to be masked.
@@ -6,6 +6,7 @@ others are skipped, and of a tile within it either every score counts or some ha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,13 @@ from attnbench.implementation import Options
 from attnbench.masks import Mask
 from attnbench.workload import Workload
 
-__all__ = ["QueryBlock", "Tile", "query_blocks", "supports"]
+__all__ = ["LOG2_E", "QueryBlock", "Tile", "query_blocks", "schedule", "supports"]
+
+#: Scores times this are in units of log 2: exp(x) = exp2(x · LOG2_E), and exp2 is much the cheaper.
+LOG2_E = math.log2(math.e)
+
+#: How many scores are computed at a time, as far as the blocks' sizes allow: 2 MiB of them in float32.
+SCORES_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,26 @@ def query_blocks(mask: Mask, size: int) -> tuple[QueryBlock, ...]:
         for element in range(len(starts))
         for low in range(0, mask.q_len, size)
     )
+
+
+def schedule(
+    mask: Mask, kv_heads: int, group: int, q_size: int, size: int
+) -> tuple[list[tuple[slice, QueryBlock]], int]:
+    """What to work on, one after another, and the number of scores in the largest tile.
+
+    Each item is a slice of the B·Hkv key heads of the batch, `group` query heads sharing each, and a block of
+    `q_size` queries, whose tiles are of `size` keys.
+    """
+    per_head = group * min(q_size, mask.q_len) * min(size, mask.kv_len)
+    at_once = max(1, SCORES_AT_ONCE // per_head)
+    work = [
+        (slice(first, min(first + at_once, block.batch.stop * kv_heads)), block)
+        for block in query_blocks(mask, q_size)
+        for first in range(block.batch.start * kv_heads, block.batch.stop * kv_heads, at_once)
+    ]
+    # All queries of some heads, then those of the next, so that the heads' keys stay in the cache.
+    work.sort(key=lambda item: item[0].start)
+    return work, per_head * max(part.stop - part.start for part, _ in work)
 
 
 def supports(workload: Workload, options: Options, device: str) -> str | None:

@@ -18,18 +18,12 @@ from typing import TYPE_CHECKING, Any
 from attnbench.implementation import AttentionInputs, Implementation, Options
 from attnbench.masks import Mask
 from attnbench.workload import Workload
-from attnbench_impls.blocks import QueryBlock, Tile, query_blocks, supports
+from attnbench_impls.blocks import LOG2_E, Tile, schedule, supports
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["IMPLEMENTATION"]
-
-#: How many scores are computed at a time, as far as the blocks' sizes allow: 2 MiB of them in float32.
-SCORES_AT_ONCE = 2**19
-
-LOG2_E = math.log2(math.e)
-
 
 # Below, N = B·Hkv counts key heads over the batch, G query heads share each; n of N are worked on at once. R
 # queries are `[n, R·G, D]`: the heads of one position beside one another, so that positions are slices of
@@ -49,22 +43,6 @@ def _grouped(tensor: torch.Tensor, kv_heads: int) -> torch.Tensor:
 def _ungrouped(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     """`[N, Lq, G, D]` -> `[B, H, Lq, D]`, the same memory."""
     return tensor.transpose(1, 2).reshape(-1, heads, tensor.shape[1], tensor.shape[3])
-
-
-def _work(
-    mask: Mask, kv_heads: int, group: int, q_size: int, size: int
-) -> tuple[list[tuple[slice, QueryBlock]], int]:
-    """Every query block with the slices of N that it is worked on by, and the largest tile's scores."""
-    per_head = group * min(q_size, mask.q_len) * min(size, mask.kv_len)
-    at_once = max(1, SCORES_AT_ONCE // per_head)
-    work = [
-        (slice(first, min(first + at_once, block.batch.stop * kv_heads)), block)
-        for block in query_blocks(mask, q_size)
-        for first in range(block.batch.start * kv_heads, block.batch.stop * kv_heads, at_once)
-    ]
-    # All queries of some heads after one another, so that these heads' keys stay in the cache.
-    work.sort(key=lambda each: each[0].start)
-    return work, per_head * max(part.stop - part.start for part, _ in work)
 
 
 def _product(memory: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: float = 1) -> torch.Tensor:
@@ -101,7 +79,7 @@ def forward(
     logsumexp = queries.new_empty((*queries.shape[:3], 1), dtype=computed)
     # Stands for the largest score of a query that has seen none. Unlike −∞ it can be subtracted from itself.
     lowest = torch.finfo(computed).min
-    work, tile_scores = _work(mask, kv_heads, group, q_size, size)
+    work, tile_scores = schedule(mask, kv_heads, group, q_size, size)
     memory = queries.new_empty(tile_scores, dtype=computed)
     for part, block in work:
         q_block = _widened(queries[part, block.queries].flatten(1, 2))
@@ -152,7 +130,7 @@ def backward(
     outputs, d_outputs = _grouped(output, kv_heads), _grouped(grad_out, kv_heads)
     dq = _grouped(q.new_empty(q.shape), kv_heads)
     dk, dv = (each.new_zeros(each.shape, dtype=logsumexp.dtype) for each in (keys, values))
-    work, tile_scores = _work(mask, kv_heads, group, q_size, size)
+    work, tile_scores = schedule(mask, kv_heads, group, q_size, size)
     memory = logsumexp.new_empty((2, tile_scores))
     for part, block in work:
         q_block, out, d_out, shift = (

@@ -14,7 +14,7 @@ from attnbench.bench.memory import peak_alloc_bytes
 from attnbench.implementation import AttentionInputs
 from attnbench.masks import Mask, canonical
 from attnbench.workload import AttentionShape, Workload
-from attnbench_impls import CHUNKED, NAIVE, chunked
+from attnbench_impls import CHUNKED, NAIVE, blocks
 
 TERMS = ("causal", "sliding_window(4)", "padding(0.3)", "document(3)")
 MASKS = st.sets(st.sampled_from(TERMS), max_size=3).map(lambda terms: canonical("+".join(terms) or "none"))
@@ -70,7 +70,7 @@ def test_as_naive_in_float64_whatever_the_blocks(
     q, k = drawn(batch, h, q_len, d, factor=factor), drawn(batch, kv, kv_len, d)
     x = AttentionInputs(q, k, drawn(batch, kv, kv_len, dv), mask, d**-0.5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunked, "SCORES_AT_ONCE", scores_at_once)
+        patch.setattr(blocks, "SCORES_AT_ONCE", scores_at_once)
         got = results(CHUNKED, x, {"block": block, "q_block": q_block})
     for mine, its in zip(got, results(NAIVE, x, {}), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-9)
