@@ -37,6 +37,9 @@ BLOCK = 128
 #: flex_attention's smallest head dimension on CUDA.
 LEAST_HEAD_DIM_ON_CUDA = 16
 
+#: The first torch that compiles flex_attention for CPUs, and takes blocks with the lengths beside them.
+LEAST_TORCH = (2, 6)
+
 #: Variables by which torch.compile is switched off; what it is given then runs unfused.
 OFF_SWITCHES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
 
@@ -189,7 +192,11 @@ def load(workload: Workload, options: Options) -> Callable[[AttentionInputs], to
 
 def available(device: str) -> str | None:
     """What compiling for `device` needs and is not here, with how to get it; None if all is there."""
+    import torch
+
     kind = device.split(":")[0]
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < LEAST_TORCH:
+        return f"flex_attention needs torch 2.6 or later, this is {torch.__version__}: pip install -U torch"
     for switch in OFF_SWITCHES:
         if os.environ.get(switch, "0") not in ("", "0"):
             return f"torch.compile is switched off by {switch}={os.environ[switch]}: unset it"

@@ -138,6 +138,7 @@ def test_available_where_all_is_there(complete: Path) -> None:
         ("cpu", lambda patch: patch.setattr(flex.shutil, "which", lambda name: None), "install g++ "),
         ("cpu", lambda patch: patch.setenv("CXX", "missing++"), "finds no missing++: install g++ "),
         ("cpu", lambda patch: patch.setattr(flex.sys, "platform", "darwin"), "use such a machine, or a GPU"),
+        ("cuda", lambda patch: patch.setattr(torch, "__version__", "2.5.1+cu124"), "this is 2.5.1+cu124: "),
         (
             "cpu",
             lambda patch: patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT"),
