@@ -194,7 +194,7 @@ def _error(result: Result) -> float:
 
 
 def print_tallies(tallies: Sequence[Tally]) -> None:
-    """One row an implementation, on stdout."""
+    """One row an implementation, on stdout; where its largest error is stands below if there is no room."""
     rows = []
     for tally in tallies:
         statuses, worst = tally.statuses, tally.worst
@@ -209,7 +209,12 @@ def print_tallies(tallies: Sequence[Tally]) -> None:
                 "where": "–" if worst is None else worst.case.workload.label,
             }
         )
+    needed = sum(max(len(name), *(len(row[name]) for row in rows)) + 1 for name in rows[0])
+    below = [] if needed <= console().width else [(row["implementation"], row.pop("where")) for row in rows]
     print_grid(rows, right=("passed", "failed", "unsupported", "unavailable", "worst error"))
+    for implementation, where in below:
+        if where != "–":
+            click.echo(f"worst of {implementation}: {where}")
 
 
 def print_failures(tallies: Sequence[Tally], command: Sequence[str]) -> None:

@@ -131,6 +131,20 @@ def test_many_distinct_failures_are_cut(stage: Stage) -> None:
     assert f"mine: … and {26 - verdicts.MOST_FAILURES} more (--json)" in result.stdout
 
 
+def test_a_narrow_terminal_gets_the_table_without_its_last_column(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = run("--impl", "naive").stdout
+    where = pairwise_grid()[0].label
+    assert line_of(run("--impl", "naive"), "naive")[-1] == where
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run("--impl", "naive").stdout
+    assert f"worst of naive: {where}" in narrow.splitlines()
+    assert "where" in wide
+    assert "where" not in narrow
+    assert max(len(line) for line in narrow.splitlines() if "worst of" not in line) <= 80
+
+
 def test_an_implementation_with_options_is_written_as_in_scenarios(stage: Stage) -> None:
     result = run("--impl", "chunked(block=32)", "--impl", "naive", "--only", "float64")
     assert line_of(result, "chunked(block=32)")[1] == line_of(result, "naive")[1]
