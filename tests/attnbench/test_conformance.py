@@ -150,8 +150,11 @@ def test_every_variant_gets_the_grid_of_what_it_supports() -> None:
     assert all(bench.closed for bench in source.benches)
 
 
-@pytest.mark.parametrize("failure", [BenchFailed("unavailable", "no"), BenchLost("timeout", "60 s")])
-def test_what_is_missing_or_hangs_is_asked_about_once(failure: BenchFailed) -> None:
+@pytest.mark.parametrize(
+    "failure",
+    [BenchFailed("unavailable", "no"), BenchLost("timeout", "60 s"), BenchLost("crashed", "SIGSEGV")],
+)
+def test_what_is_missing_hangs_or_crashes_is_asked_about_once(failure: BenchFailed) -> None:
     source = ScriptedSource({"a": Script(fails=failing("prepare", failure))})
     assert grids([Variant.of("a")], source)[Variant.of("a")] == pairwise_grid()
     assert len(source.log) == 1

@@ -29,6 +29,9 @@ DEADLINE_S = 60.0
 #: An implementation that has taken too long so often is not asked again.
 MOST_TIMEOUTS = 3
 
+#: Whoever answers so when asked what it supports would answer so to every question.
+HOPELESS = ("unavailable", "timeout", "crashed", "oom")
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -116,8 +119,7 @@ class _Asked:
             trial = Trial(Case(self._variant, workload, self._device))
             if not self._hopeless:
                 self._judge.ask([trial], self._seat)
-            # Whoever lacks a module or hangs over one question does so over all.
-            self._hopeless |= trial.status in ("unavailable", "timeout")
+            self._hopeless |= trial.status in HOPELESS
             self._known[workload] = trial.alive and not self._hopeless
         return self._known[workload]
 
