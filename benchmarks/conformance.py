@@ -5,7 +5,7 @@ it supports, and is judged as a sweep's cases are. The tables tell how many pass
 ratio (up to 2 passes) by dtype and by pass. Flex compiles every workload for seconds, so it takes part only
 where it is asked for.
 
-    python benchmarks/conformance.py [--impl NAME]... [--pairwise] [--device cpu] [--seed 0]
+    python benchmarks/conformance.py [--impl NAME]... [--pairwise] [--device cpu] [--seed 0] [--threads all]
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ COMPILED = ("flex",)
 EVERY = 1000
 
 
-def judged(names: Sequence[str], device: str, seed: int, *, full: bool) -> list[Result]:
+def judged(names: Sequence[str], device: str, seed: int, threads: int | str, *, full: bool) -> list[Result]:
     """Every result; what fails is told as it comes."""
     results = []
-    with ZygoteSource() as source:
+    with ZygoteSource(threads=threads) as source:
         known = [info["name"] for info in source.hello["catalogue"] if info["name"] not in COMPILED]
         began = monotonic()
         variants = [Variant.of(name) for name in names or known]
@@ -93,8 +93,9 @@ def main() -> int:
     parser.add_argument("--pairwise", action="store_true", help="the small grid that the tests use")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=lambda text: text if text == "all" else int(text), default="all")
     options = parser.parse_args()
-    results = judged(options.impl, options.device, options.seed, full=not options.pairwise)
+    results = judged(options.impl, options.device, options.seed, options.threads, full=not options.pairwise)
     names = list(dict.fromkeys(result.implementation for result in results))
     print_counts(names, results)
     checked = [
