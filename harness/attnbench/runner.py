@@ -7,6 +7,7 @@ from typing import Protocol
 
 from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block
 from attnbench.case import Block
+from attnbench.costs import costs
 from attnbench.protocol import BenchSource
 from attnbench.record import Record
 from attnbench.scenario import Scenario
@@ -16,6 +17,15 @@ __all__ = ["Observer", "budget_s", "sweep"]
 
 #: What starting a bench and preparing one case in it is reckoned at when the time left is estimated.
 OVERHEAD_S = 0.1
+
+#: How fast a case is reckoned to be by kind of device, in FLOP/s: what may be relied on.
+RECKONED_FLOPS_PER_S = {"cpu": 5e10}
+RECKONED_FLOPS_PER_S_OTHERWISE = 3e12
+
+#: Calls of a case too slow for its `max_seconds`: in each process (the first one, then warm-up and three
+#: rounds, each with its priming call), and besides (inspection, judgement, poisoned memory).
+LEAST_CALLS = 10
+INSPECTING_CALLS = 6
 
 
 class Observer(Protocol):
@@ -39,9 +49,12 @@ class Observer(Protocol):
 
 
 def budget_s(scenario: Scenario, block: Block) -> float:
-    """Seconds that measuring `block` is reckoned at, at most (but for slow calls and slow preparation)."""
-    benches = scenario.measure.processes_on(block.device) + 3
-    return len(block.cases) * (scenario.measure.max_seconds + benches * OVERHEAD_S)
+    """Seconds that measuring `block` is reckoned at, at most (but for slow preparation and kernels)."""
+    processes = scenario.measure.processes_on(block.device)
+    rate = RECKONED_FLOPS_PER_S.get(block.device.split(":")[0], RECKONED_FLOPS_PER_S_OTHERWISE)
+    call_s = costs(block.workload, scenario.measure.seed).flops / rate
+    sampling_s = max(scenario.measure.max_seconds, processes * LEAST_CALLS * call_s)
+    return len(block.cases) * (sampling_s + INSPECTING_CALLS * call_s + (processes + 3) * OVERHEAD_S)
 
 
 def sweep(

@@ -14,7 +14,7 @@ from attnbench.blocks import Clocks, measure_block
 from attnbench.case import Block
 from attnbench.protocol import BenchFailed, BenchLost
 from attnbench.record import Record
-from attnbench.runner import sweep
+from attnbench.runner import budget_s, sweep
 from attnbench.scenario import Scenario, parse
 from scripted import FakeClock, Script, ScriptedBench, ScriptedSource, failing, steady
 
@@ -298,3 +298,11 @@ def test_a_single_process_plays_enough_rounds_for_an_interval() -> None:
     (block,) = scenario.expand(source.hello["catalogue"])
     (record,) = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
     assert len(record.processes[0].rounds) == block_module.LEAST_ROUNDS_ALONE == 6
+
+
+def test_slow_cases_are_reckoned_by_their_work() -> None:
+    scenario, (short, long) = scenario_of(ScriptedSource({"naive": Script()}), "16, 65536")
+    overhead_s = 0.1 * (scenario.measure.processes_on("cpu") + 3)
+    per_case_s = scenario.measure.max_seconds + overhead_s
+    assert budget_s(scenario, short) == pytest.approx(len(short.cases) * per_case_s, rel=0.01)
+    assert budget_s(scenario, long) > 10 * budget_s(scenario, short)
