@@ -3,7 +3,7 @@
 Each tensor (o; dq, dk, dv) is judged three times: at each number, as a whole, and for what all of it has in
 common. With eps of the dtype, eps_c = min(eps, eps of float32), n the count of what one number sums up,
 
-    s = |ref| + spread                     the scale of one number's error (`reference.spread`)
+    s = |ref| + spread + tiny              the scale of one number's error (`reference.spread`)
     e = eps·(1 + ν) + e_c                  what a rounding to the dtype does, and computing besides
     e_c = eps_c·(2 + 2·max|score| + √n/2)  a score is off by eps_c times itself or so, a sum by its steps
     g = ⟨err, ref⟩ / ⟨ref, ref⟩            the factor, less 1, by which it exceeds the reference on average
@@ -14,7 +14,8 @@ a tensor passes where
     ‖err‖       ≤ 2 · max(yardstick's, floor's, e/4·‖s‖)
     |g|         ≤ 2 · (max(|yardstick's|, |floor's|, 0.42·(eps + e_c)) + ρ/√rows)
 
-and every number of the whole tensor is finite. The floor is the error of the reference rounded to the dtype.
+and every number of the whole tensor is finite. The floor is the error of the reference rounded to the dtype,
+tiny the number below which the dtype rounds to a fixed step.
 
 Roundings are independent and average out over rows, and so does g but for ρ/√rows, ρ being half the second
 bound over ‖ref‖: that is how a wrong factor shows far below the rounding of single numbers. Only rounding
@@ -33,6 +34,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attnbench.reference import smallest_weight
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,6 +49,10 @@ LUCK = 0.6
 
 #: The common factor that two roundings towards zero leave, in eps: half of what is allowed.
 COMMON = 0.42
+
+
+#: Numbers that are compared at a time.
+PIECE_ELEMENTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +74,24 @@ class Errors:
 
     @classmethod
     def of(cls, found: torch.Tensor, expected: torch.Tensor, scale: torch.Tensor) -> Errors:
-        """The errors of `found`, any dtype, against `expected`, float64, on `scale`, all of one shape.
-
-        Head by head, since a tensor of gradients may fill a good part of the memory.
-        """
+        """The errors of `found`, any dtype, against `expected`, float64, on `scale`, all of one shape."""
         import torch
 
-        largest = scaled = 0.0
-        squares = along = norm = 0.0
+        largest = scaled = along = squares = norm = 0.0
         place = 0
-        heads = (each.flatten(0, -3) for each in (found, expected, scale))
-        for number, (head, reference, of_head) in enumerate(zip(*heads, strict=True)):
-            error = head.double() - reference
-            along += float(torch.dot(error.flatten(), reference.flatten()))
-            squares += float(error.norm()) ** 2
-            norm += float(reference.norm()) ** 2
-            largest = float(np.maximum(largest, float(error.abs_().max())))  # unlike `max` it keeps a NaN
-            # Where the scale is 0 nothing may be wrong: 0/0 is 0, the rest infinite.
-            shares = error.div_(of_head).masked_fill_(error.isnan() & (head == reference), 0)
-            worst, where = shares.flatten().max(dim=0)
-            if not float(worst) <= scaled:
-                scaled, place = float(worst), number * head.numel() + int(where)
+        # Piece by piece, in the cache: gradients of long sequences may fill a good part of the memory.
+        flat = [each.reshape(-1) for each in (found, expected, scale)]
+        for first in range(0, expected.numel(), PIECE_ELEMENTS):
+            piece, reference, of_piece = (each[first : first + PIECE_ELEMENTS] for each in flat)
+            error = piece.double() - reference
+            along += float(torch.dot(error, reference))
+            squares += float(torch.dot(error, error))
+            norm += float(torch.dot(reference, reference))
+            error.abs_()
+            largest = float(np.maximum(largest, float(error.max())))  # unlike `max` it keeps a NaN
+            worst = float(error.div_(of_piece).max())
+            if not worst <= scaled:
+                scaled, place = worst, first + int(error.argmax())
         l2, of_reference = math.sqrt(squares), math.sqrt(norm)
         return cls(
             max_abs=largest,
@@ -135,12 +139,11 @@ class TensorStandard:
         import torch
 
         dtype = textbook.dtype
-        eps, smallest = torch.finfo(dtype).eps, torch.finfo(dtype).tiny
+        eps = torch.finfo(dtype).eps
         computing = min(eps, torch.finfo(torch.float32).eps) * (2 + 2 * max_score + math.sqrt(summed) / 2)
         rows = _rows_that_matter(expected)
         rounding = eps * (1 + LUCK * max_score / math.sqrt(rows)) + computing
-        # Results below the smallest normal number are rounded to a fixed step.
-        scale = expected.abs().float().add_(spread).add_(smallest * (spread > 0))
+        scale = expected.abs().float().add_(spread).add_(smallest_weight(dtype))
         floor, yard = (Errors.of(each, expected, scale) for each in (expected.to(dtype), textbook))
         norm = float(expected.norm())
         l2 = _largest_finite(yard.l2, floor.l2, rounding / 4 * float(scale.norm()))

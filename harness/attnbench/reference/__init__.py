@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
 from attnbench.reference.rows import sampled_rows
+from attnbench.reference.spread import smallest_weight
 from attnbench.reference.yardstick import YARDSTICKS, yardstick
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "answer",
     "grad_out_on",
     "sampled_rows",
+    "smallest_weight",
     "yardstick",
 ]

@@ -29,9 +29,9 @@ __all__ = ["add_backward", "forward", "smallest_weight"]
 
 
 def smallest_weight(dtype: torch.dtype) -> float:
-    """Below this a weight is rounded to a fixed step, not to a share of itself.
+    """Below this a number is rounded to a fixed step, not to a share of itself; at least 1e-18.
 
-    float16's smallest normal number matters; the squares of the others' would underflow here.
+    float16's smallest normal number matters; the squares of the others' underflow in float32.
     """
     import torch
 
@@ -39,8 +39,11 @@ def smallest_weight(dtype: torch.dtype) -> float:
 
 
 def _squared_weights(tile: Tile, exps: torch.Tensor, totals: torch.Tensor, smallest: float) -> torch.Tensor:
-    """P² `[rows, keys]`, at least `smallest`² where the mask allows, 0 where it does not."""
-    squares = (exps / totals[tile.rows]).float().square_().add_(smallest**2)
+    """P² `[rows, keys]`, at least `smallest`² (where that is any number) where the mask allows, else 0."""
+    squares = exps.float().div_(totals[tile.rows]).square_()
+    if smallest**2 < 1e-30:
+        return squares
+    squares.add_(smallest**2)
     return squares if tile.unseen is None else squares.masked_fill_(tile.unseen, 0)
 
 
@@ -54,6 +57,7 @@ def forward(
     """The squared spread of o `[r, Dv]`, float32; v `[Lk, Dv]`, P = exps / totals, `exps` by tile."""
     import torch
 
+    totals = totals.float()
     squares = torch.zeros(len(totals), v.shape[-1], dtype=torch.float32)
     for tile, exps_of_tile in zip(tiles, exps, strict=True):
         weights = _squared_weights(tile, exps_of_tile, totals, smallest)
@@ -81,14 +85,16 @@ def add_backward(
     """
     import torch
 
+    totals = totals.float()
     dq = torch.zeros(q.shape, dtype=torch.float32)
     q_squares, d_out_squares = (scale * q).float().square(), d_out.float().square()
     delta_squares = (d_out * output).float().square().sum(dim=-1, keepdim=True)
     for tile, exps_of_tile in zip(tiles, exps, strict=True):
         weights = _squared_weights(tile, exps_of_tile, totals, smallest)
         dv[tile.keys].addmm_(weights.T, d_out_squares[tile.rows])
-        moved = d_out_squares[tile.rows] @ v[tile.keys].float().square().T
-        moved.mul_(2).add_(delta_squares[tile.rows]).mul_(weights)
+        v_squares = v[tile.keys].float().square()
+        moved = torch.addmm(delta_squares[tile.rows], d_out_squares[tile.rows], v_squares.T, alpha=2)
+        moved.mul_(weights)
         dq[tile.rows].addmm_(moved, (scale * k[tile.keys].float()).square())
         dk[tile.keys].addmm_(moved.T, q_squares[tile.rows])
     return dq

@@ -59,10 +59,16 @@ def test_a_textbook_that_overflows_excuses_nothing():
     assert judged(1.5 * ONES.half(), standard).reason is not None
 
 
-def test_where_the_reference_is_zero_nothing_else_is_right():
-    standard = standard_of(torch.zeros(1, 1, 2, 2, dtype=torch.float64))
-    assert judged(torch.zeros(1, 1, 2, 2), standard).reason is None
-    assert "not the 0" in judged(torch.full((1, 1, 2, 2), 1e-30), standard).reason
+def test_where_the_reference_is_zero_next_to_nothing_else_is_right():
+    """What float16 rounds to 0 may be its smallest number; beyond that, 0 is 0."""
+    zeros = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
+    standard = standard_of(zeros)
+    assert judged(zeros.float(), standard).reason is None
+    assert "times its bound" in judged(torch.full((1, 1, 2, 2), 1e-20), standard).reason
+    smallest = torch.zeros(1, 1, 2, 2).half()
+    smallest[0, 0, 1, 0] = 6e-8
+    assert judged(smallest, standard_of(zeros, torch.float16)).reason is None
+    assert judged(20 * smallest, standard_of(zeros, torch.float16)).reason is not None
 
 
 def test_a_number_may_err_by_its_own_scale_alone():
