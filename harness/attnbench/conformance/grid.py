@@ -90,7 +90,7 @@ AXES = (
     _HEADS,
     _LENGTHS,
     _DIMS,
-    Axis("dtype", tuple(sorted(DTYPES, key=["float32", "float64", "bfloat16", "float16"].index))),
+    Axis("dtype", ("float32", "float64", "bfloat16", "float16")),
     _PASSES,
     _INPUTS,
 )
