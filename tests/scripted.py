@@ -78,6 +78,7 @@ class Script:
     fails: Callable[[str, int, int], BenchFailed | None] = never
     poisoned: str | None = None
     framework: str = "torch"
+    compiles: bool = False
 
 
 class ScriptedSource:
@@ -105,6 +106,7 @@ class ScriptedSource:
                     memory="O(1)",
                     flops="O(1)",
                     source="",
+                    compiles=script.compiles,
                     options={"block": 128} if name == "chunked" else {},
                     origin="scripted",
                 )

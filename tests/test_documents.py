@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,16 @@ PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT
 
 CATALOGUE = [
     ImplementationInfo(
-        name=name, operation="attention", framework="torch", summary="", options=options, origin=""
+        name=name,
+        operation="attention",
+        framework="torch",
+        summary="",
+        memory="",
+        flops="",
+        source="",
+        compiles=False,
+        options=options,
+        origin="",
     )
     for name, options in [("naive", {}), ("chunked", {"block": 256}), ("sdpa", {}), ("numpy", {})]
 ]
@@ -65,3 +75,26 @@ def test_the_plugin_pages_code_declares_implementations() -> None:
         exec(compile(code, "plugins.md", "exec"), namespace)
         (mine,) = declared_in(namespace)
         assert mine.options == {"block": 128}
+
+
+def test_the_page_of_implementations_is_from_the_catalogue() -> None:
+    script = CHECKOUT / "docs" / "implementations.py"
+    spec = importlib.util.spec_from_file_location("implementations_page", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = module.PAGE.read_text(encoding="utf-8")
+    assert written == module.page(written), "out of date: run `python docs/implementations.py`"
+
+
+def test_the_page_of_implementations_tells_of_each() -> None:
+    import attnbench_impls
+
+    page = (CHECKOUT / "docs" / "implementations.md").read_text(encoding="utf-8")
+    for each in declared_in(vars(attnbench_impls)):
+        assert each.summary
+        assert each.memory
+        assert each.flops
+        assert each.source
+        assert f"## {each.name}" in page or f"`{each.name}`" in page.split("## ", 1)[1]

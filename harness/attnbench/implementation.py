@@ -68,6 +68,7 @@ class Implementation:
 
     `memory` and `flops` say in O-notation what the algorithm holds beside inputs and output, and how much it
     computes; `source` where it comes from (a paper's section, a library's function). They are for the reader.
+    `compiles` tells that a first call takes many seconds, since the kernel is compiled for each workload.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Implementation:
     memory: str = ""
     flops: str = ""
     source: str = ""
+    compiles: bool = False
     load: Callable[[Workload, Options], Callable[[Any], Any]]
     supports: Callable[[Workload, Options, str], str | None] = _supports_everything
     available: Callable[[str], str | None] = _always_available

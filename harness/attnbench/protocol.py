@@ -47,7 +47,7 @@ FAILURES = ("unsupported", "unavailable", "oom", "timeout", "crashed", "error")
 
 
 class ImplementationInfo(TypedDict):
-    """One entry of the catalogue; `memory`, `flops` and `source` are as `Implementation` has them."""
+    """One entry of the catalogue; what it says of an implementation is as `Implementation` has it."""
 
     name: str
     operation: str
@@ -56,6 +56,7 @@ class ImplementationInfo(TypedDict):
     memory: str
     flops: str
     source: str
+    compiles: bool
     options: dict[str, Any]
     origin: str
 

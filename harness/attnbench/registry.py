@@ -102,6 +102,7 @@ class Registry:
                 memory=entry.implementation.memory,
                 flops=entry.implementation.flops,
                 source=entry.implementation.source,
+                compiles=entry.implementation.compiles,
                 options=dict(entry.implementation.options),
                 origin=entry.origin,
             )

@@ -274,6 +274,7 @@ FLEX = Implementation(
     memory="O(B·H·Lq) on CUDA; one tile of scores a thread on the CPU",
     flops="O(pairs·H·(D + Dv)), in blocks of 128×128 pairs",
     source="torch.nn.attention.flex_attention; Dong et al., Flex Attention (2024)",
+    compiles=True,
     load=load,
     supports=supports,
     available=available,

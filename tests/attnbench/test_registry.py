@@ -48,6 +48,7 @@ def test_a_plugins_implementations_are_in_the_catalogue_with_their_origin(tmp_pa
             "memory": "",
             "flops": "",
             "source": "",
+            "compiles": False,
             "options": {"block": 128},
             "origin": str(path),
         }

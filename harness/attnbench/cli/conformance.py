@@ -132,7 +132,7 @@ def _require_device(device: str) -> None:
 
 
 def _variants(source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path]) -> list[Variant]:
-    """What is to be checked: what was asked for, or what the plug-ins declare, or all there is.
+    """What is to be checked: what was asked for, what the plug-ins declare, or all that is not compiled anew.
 
     Raises:
         UsageError: an implementation or option that there is not.
@@ -149,7 +149,15 @@ def _variants(source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path
             raise error_from(findings, "")
         return [each.variant for each in listed]
     origins = {str(plugin.resolve()) for plugin in plugins}
-    return [Variant.of(info["name"]) for info in catalogue if not plugins or info["origin"] in origins]
+    compiled = [] if plugins else [info["name"] for info in catalogue if info["compiles"]]
+    if compiled:
+        names = ", ".join(compiled)
+        click.echo(f"Left out, as it is compiled for each workload: {names} (--impl checks it)", err=True)
+    return [
+        Variant.of(info["name"])
+        for info in catalogue
+        if (info["origin"] in origins if plugins else info["name"] not in compiled)
+    ]
 
 
 def _only(

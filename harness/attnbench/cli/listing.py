@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["listing"]
 
 #: What only --json tells, for want of room.
-JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source")
+JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source", "compiles")
 
 #: How to come by a device of each kind that was looked for and not found.
 HOW_TO_GET = {
@@ -124,6 +124,7 @@ def _implementations(source: BenchSource) -> list[dict[str, Any]]:
                 "memory": info["memory"],
                 "flops": info["flops"],
                 "source": info["source"],
+                "compiles": info["compiles"],
                 "options": info["options"],
                 "origin": info["origin"],
                 "devices": {kind: _state(asker, info, kind) for kind in kinds},

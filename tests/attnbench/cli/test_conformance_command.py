@@ -98,6 +98,14 @@ def test_all_there_is_is_checked_where_nothing_is_asked_for(stage: Stage) -> Non
     assert settings["memory_limit_bytes"] > 0
 
 
+def test_what_is_compiled_for_each_workload_is_checked_where_it_is_asked_for(stage: Stage) -> None:
+    stage.scripts["slow"] = Script(compiles=True)
+    result = run()
+    assert "slow" not in result.stdout
+    assert "Left out, as it is compiled for each workload: slow (--impl checks it)" in result.stderr
+    assert line_of(run("--impl", "slow"), "slow")[1:5] == [str(len(pairwise_grid())), "0", "0", "0"]
+
+
 def test_what_fails_is_told_once_with_the_way_to_see_it_again(stage: Stage) -> None:
     stage.scripts |= {"mine": Script(fails=CRASHES), "wrong": Script()}
     result = run("--plugin", "mine.py", "--seed", "3", code=1)

@@ -26,6 +26,7 @@ def info(name: str, operation: str = "attention", **options: Any) -> Implementat
         memory="",
         flops="",
         source="",
+        compiles=False,
         options=options,
         origin="here",
     )

@@ -27,6 +27,7 @@ def anything(*names: str) -> list[ImplementationInfo]:
             memory="",
             flops="",
             source="",
+            compiles=False,
             options={"block": 128},
             origin="here",
         )
