@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 from hypothesis import settings
 
 # Deterministic: the same examples everywhere, and no clock decides whether a test passes.
 settings.register_profile("attnbench", derandomize=True, deadline=None, database=None)
 settings.load_profile("attnbench")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """One thread for torch in the tests' own process: on tensors this small, two wait for one another."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)

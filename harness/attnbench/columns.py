@@ -234,7 +234,8 @@ COLUMNS: tuple[Column, ...] = (
         "error_ratio",
         "float64",
         "",
-        "The larger error as a share of its bound, times 2: up to 2 passes.",
+        "The largest of three errors (of a number, of the whole, and what all of it has in common) as a share "
+        "of its bound, times 2: up to 2 passes.",
         _UNCHECKED,
     ),
     Column(
