@@ -234,7 +234,7 @@ COLUMNS: tuple[Column, ...] = (
         "error_ratio",
         "float64",
         "",
-        "The largest of three errors (of a number, of the whole, and what all of it has in common) as a share "
+        "The largest of three errors (a number's, the whole's, and what all of it has in common) as a share "
         "of its bound, times 2: up to 2 passes.",
         _UNCHECKED,
     ),

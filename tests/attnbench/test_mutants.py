@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from attnbench.bench.accuracy import assess
 from attnbench.bench.kernel import load_case
@@ -27,15 +26,6 @@ LEFT_TO_LUCK = {"last_row_unwritten", "one_row_in_1000"}
 
 def assessed(implementation, workload, pool, seed=0):
     return assess(load_case(implementation, {}, workload, "cpu", seed, pool))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For tensors as small as these, waking a second thread costs more than it computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +14,6 @@ from attnbench.testing import NotRun, assert_conforms, conformance_test, support
 from attnbench.workload import AttentionShape, Workload
 
 SMALL = Workload("attention", AttentionShape(1, 2, 2, 33, 33, 16))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Workloads are too small for several, which then wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def softmax_attention(q: Any, k: Any, v: Any, scale: float) -> Any:

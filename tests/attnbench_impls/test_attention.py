@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 import attnbench_impls
 from attnbench.conformance.grid import pairwise_grid
@@ -34,15 +32,6 @@ def settings_of(implementation: Implementation) -> list[dict[str, Any]]:
     """The options to check: the defaults and, of what goes block by block, blocks that every mask cuts."""
     small = {name: 16 for name in implementation.options if name.endswith("block")}
     return [{}, small] if small else [{}]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The grid's workloads are too small for several, which then wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_all_are_declared() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,15 +17,6 @@ from attnbench_impls import CHUNKED, NAIVE, blocks
 TERMS = ("causal", "sliding_window(4)", "padding(0.3)", "document(3)")
 MASKS = st.sets(st.sampled_from(TERMS), max_size=3).map(lambda terms: canonical("+".join(terms) or "none"))
 ANY = Workload("attention", AttentionShape(1, 1, 1, 1, 1, 1))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """What is computed here is too small for several threads, which then wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(*size: int, dtype: torch.dtype = torch.float64, factor: float = 1.0) -> torch.Tensor:
