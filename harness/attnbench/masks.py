@@ -119,7 +119,8 @@ def _sliding_window_pairs(batch: int, q_len: int, kv_len: int, seed: int, w: int
 
 def _padding_lengths(batch: int, kv_len: int, seed: int, r: float) -> Integers:
     """The keys that are no padding, int64 `[batch]`: from r·kv_len to kv_len, and at least one."""
-    shortest = max(1, math.ceil(r * kv_len))
+    # Rounded first: 0.07 · 100 is a little more than 7.
+    shortest = max(1, math.ceil(round(r * kv_len, 6)))
     return _rng("padding", seed, kv_len).integers(shortest, kv_len, size=batch, endpoint=True)
 
 
@@ -217,6 +218,9 @@ def parse(specification: str) -> Terms:
         match = _TERM.match(text)
         name = match.group(1) if match else text.strip()
         kind = KINDS.get(name)
+        if name in ("none", "") and "+" in specification:
+            what = "an intersection has no room for none" if name else "a mask is missing beside a +"
+            raise ValueError(f"{what}, got {specification!r}")
         if match is None or kind is None:
             known = ["none", *(each.signature for each in KINDS.values())]
             raise ValueError(f"{name!r} is no mask; the masks are {', '.join(known)}")

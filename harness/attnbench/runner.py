@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block
@@ -17,6 +17,10 @@ __all__ = ["Observer", "budget_s", "sweep"]
 
 #: What starting a bench and preparing one case in it is reckoned at when the time left is estimated.
 OVERHEAD_S = 0.1
+
+#: What compiling a case is reckoned at, and what having compiled it already in each further process.
+FIRST_COMPILING_S = 20.0
+COMPILED_ALREADY_S = 4.0
 
 #: How fast a case is reckoned to be by kind of device, in FLOP/s: what may be relied on.
 RECKONED_FLOPS_PER_S = {"cpu": 5e10}
@@ -48,13 +52,19 @@ class Observer(Protocol):
         ...
 
 
-def budget_s(scenario: Scenario, block: Block) -> float:
-    """Seconds that measuring `block` is reckoned at, at most (but for slow preparation and kernels)."""
+def budget_s(scenario: Scenario, block: Block, compiled: Collection[str] = ()) -> float:
+    """Seconds that measuring `block` is reckoned at, at most (but for slow preparation and kernels).
+
+    `compiled` names the implementations that are compiled for each workload.
+    """
     processes = scenario.measure.processes_on(block.device)
     rate = RECKONED_FLOPS_PER_S.get(block.device.split(":")[0], RECKONED_FLOPS_PER_S_OTHERWISE)
     call_s = costs(block.workload, scenario.measure.seed).flops / rate
     sampling_s = max(scenario.measure.max_seconds, processes * LEAST_CALLS * call_s)
-    return len(block.cases) * (sampling_s + INSPECTING_CALLS * call_s + (processes + 3) * OVERHEAD_S)
+    benches = processes + 3
+    compiling = sum(case.variant.implementation in compiled for case in block.cases)
+    compiling_s = compiling * (FIRST_COMPILING_S + benches * COMPILED_ALREADY_S)
+    return compiling_s + len(block.cases) * (sampling_s + INSPECTING_CALLS * call_s + benches * OVERHEAD_S)
 
 
 def sweep(
@@ -63,8 +73,11 @@ def sweep(
     writer: RunWriter,
     observer: Observer,
     clocks: Clocks = SYSTEM_CLOCKS,
+    compiled: Collection[str] = (),
 ) -> None:
     """Measure every block that `writer` does not hold complete, appending its records when it ends.
+
+    `compiled` is as `budget_s` has it.
 
     Raises:
         MeasuringError: no benches can be had.
@@ -77,7 +90,7 @@ def sweep(
         if not {case.case_id for case in block.cases}
         <= writer.finished.get((scenario.name, block.block_id), frozenset())
     ]
-    reckoned = [budget_s(scenario, block) for scenario, block in todo]
+    reckoned = [budget_s(scenario, block, compiled) for scenario, block in todo]
     observer.sweep_started(len(todo), sum(len(block.cases) for _, block in todo), sum(reckoned))
     for index, (scenario, block) in enumerate(todo):
         before = sum(reckoned[:index])

@@ -110,13 +110,14 @@ def assert_conforms(
         Exception: whatever it raises.
     """
     from attnbench.bench import accuracy
+    from attnbench.bench.devices import why_unavailable
     from attnbench.bench.kernel import load_case
     from attnbench.bench.poison import poisoned
     from attnbench.bench.settings import TorchSettings
 
     found = _implementation(implementation)
     chosen = found.with_defaults(options or {})
-    if missing := found.available(device):
+    if missing := why_unavailable(device) or found.available(device):
         raise NotRun("unavailable", missing)
     if why := _why_not(found, chosen, workload, device):
         raise NotRun("unsupported", why)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Protocol, Self
 
-from attnbench.masks import why_impossible
+from attnbench.masks import canonical, why_impossible
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -163,11 +163,11 @@ SHAPES: dict[str, type[AttentionShape]] = {"attention": AttentionShape}
 class Workload:
     """Operation, shape, mask, dtype, pass and input distribution: all that defines the right answer.
 
-    `mask` is a canonical mask specification (`attnbench.masks.canonical`), `dtype` a key of `DTYPES`,
-    `pass_` one of `PASSES`, `inputs` one of `DISTRIBUTIONS`.
+    `mask` is a mask specification, kept in its one spelling; `dtype` a key of `DTYPES`, `pass_` one of
+    `PASSES`, `inputs` one of `DISTRIBUTIONS`.
 
     Raises:
-        AxisError: the shape has too few keys for the mask.
+        AxisError: one of these is none, or the shape has too few keys for the mask.
         ValueError: the mask is none.
     """
 
@@ -179,6 +179,15 @@ class Workload:
     inputs: str = "normal"
 
     def __post_init__(self) -> None:
+        for axis, value, known in (
+            ("operation", self.operation, SHAPES),
+            ("dtype", self.dtype, DTYPES),
+            ("pass", self.pass_, PASSES),
+            ("inputs", self.inputs, DISTRIBUTIONS),
+        ):
+            if value not in known:
+                raise AxisError(axis, f"{axis} must be one of {', '.join(known)}; got {value!r}")
+        object.__setattr__(self, "mask", canonical(self.mask))
         why = why_impossible(self.mask, self.shape.kv_len)
         if why is not None:
             raise AxisError("mask", why)

@@ -306,3 +306,9 @@ def test_slow_cases_are_reckoned_by_their_work() -> None:
     per_case_s = scenario.measure.max_seconds + overhead_s
     assert budget_s(scenario, short) == pytest.approx(len(short.cases) * per_case_s, rel=0.01)
     assert budget_s(scenario, long) > 10 * budget_s(scenario, short)
+
+
+def test_what_is_compiled_for_each_workload_is_reckoned_with() -> None:
+    scenario, (block,) = scenario_of(ScriptedSource({"naive": Script(), "slow": Script(compiles=True)}))
+    plain = budget_s(scenario, block)
+    assert budget_s(scenario, block, {"slow"}) == pytest.approx(plain + 20 + 6 * 4)

@@ -149,3 +149,9 @@ def test_one_workloads_reference_serves_every_implementation(monkeypatch: pytest
     monkeypatch.setattr(accuracy, "answer", None)
     assert_conforms("naive", SMALL, seed=11)
     assert testing._pool() is testing._pool()
+
+
+def test_a_device_that_is_not_here_is_unavailable_and_no_failure() -> None:
+    with pytest.raises(NotRun, match="there is no device xpu:99 here") as refusal:
+        assert_conforms("naive", SMALL, device="xpu:99")
+    assert refusal.value.status == "unavailable"

@@ -104,3 +104,24 @@ def test_a_mask_that_the_keys_cannot_have_is_refused() -> None:
     with pytest.raises(AxisError, match="needs at least 9 keys, got kv_len 8") as caught:
         Workload("attention", AttentionShape(1, 2, 2, 8, 8, 16), "causal+document(9)")
     assert caught.value.axis == "mask"
+
+
+def test_a_mask_has_one_spelling() -> None:
+    shape = AttentionShape(1, 2, 2, 8, 8, 16)
+    spelt = Workload("attention", shape, "sliding_window( 5 )+causal")
+    assert spelt == Workload("attention", shape, "causal+sliding_window(5)")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"operation": "attn"}, "operation must be one of attention; got 'attn'"),
+        ({"dtype": "int8"}, "dtype must be one of float64, .*; got 'int8'"),
+        ({"pass_": "fwd"}, "pass must be one of forward, .*; got 'fwd'"),
+        ({"inputs": "zeros"}, "inputs must be one of normal, .*; got 'zeros'"),
+        ({"mask": "casual"}, "'casual' is no mask"),
+    ],
+)
+def test_what_no_workload_can_be_is_refused(wrong: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Workload(**{"operation": "attention", "shape": AttentionShape(1, 2, 2, 8, 8, 16), **wrong})

@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cpu_name", "probe", "why_unavailable"]
+__all__ = ["HOW_TO_GET", "cpu_name", "probe", "why_unavailable"]
+
+#: How to come by a device of each kind that was looked for and not found.
+HOW_TO_GET = {
+    "cuda": "needs an NVIDIA GPU with its driver, and a PyTorch built for CUDA",
+    "mps": "needs a Mac with Apple silicon, and a PyTorch built with MPS",
+    "xpu": "needs an Intel GPU with its driver, and a PyTorch built for XPU",
+}
 
 
 def probe() -> dict[str, list[dict[str, Any]]]:
@@ -38,7 +45,8 @@ def why_unavailable(device: str) -> str | None:
     index = int(number) if number.isdigit() else 0
     if index < len(devices):
         return None
-    return f"there is no device {device} here: torch finds {len(devices) or 'no'} {kind} device(s)"
+    how = "" if devices else f"; it {HOW_TO_GET.get(kind, 'is no kind of device that is known')}"
+    return f"there is no device {device} here: torch finds {len(devices) or 'no'} {kind} device(s){how}"
 
 
 def cpu_name() -> str:

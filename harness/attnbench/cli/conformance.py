@@ -138,6 +138,7 @@ def _variants(source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path
         UsageError: an implementation or option that there is not.
     """
     from attnbench.case import Variant
+    from attnbench.cli.preparation import compiled_in
     from attnbench.scenario.source import error_from
     from attnbench.scenario.variants import look_up, select
 
@@ -149,9 +150,9 @@ def _variants(source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path
             raise error_from(findings, "")
         return [each.variant for each in listed]
     origins = {str(plugin.resolve()) for plugin in plugins}
-    compiled = [] if plugins else [info["name"] for info in catalogue if info["compiles"]]
+    compiled = frozenset() if plugins else compiled_in(source.hello)
     if compiled:
-        names = ", ".join(compiled)
+        names = ", ".join(sorted(compiled))
         click.echo(f"Left out, as it is compiled for each workload: {names} (--impl checks it)", err=True)
     return [
         Variant.of(info["name"])

@@ -21,13 +21,6 @@ __all__ = ["listing"]
 #: What only --json tells, for want of room.
 JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source", "compiles")
 
-#: How to come by a device of each kind that was looked for and not found.
-HOW_TO_GET = {
-    "cuda": "needs an NVIDIA GPU with its driver, and a PyTorch built for CUDA",
-    "mps": "needs a Mac with Apple silicon, and a PyTorch built with MPS",
-    "xpu": "needs an Intel GPU with its driver, and a PyTorch built for XPU",
-}
-
 #: The dtypes in which an implementation is asked whether it runs; some kernels know halves alone.
 ASKED_DTYPES = ("float32", "bfloat16", "float16")
 
@@ -94,6 +87,8 @@ def _scenarios() -> list[dict[str, Any]]:
 
 
 def _devices(source: BenchSource) -> list[dict[str, Any]]:
+    from attnbench.bench.devices import HOW_TO_GET
+
     rows: list[dict[str, Any]] = []
     for kind, found in source.hello["devices"].items():
         rows += [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
-from attnbench.cli.preparation import Selection, Sources, prepare
+from attnbench.cli.preparation import Selection, Sources, compiled_in, prepare
 from attnbench.cli.resumption import refuse_beside_resume, stored_selection, unfinished
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ def _ask(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources) -
                     for case in block.cases
                 )
                 live = replace(block, cases=tuple(case for case, answer in answers if answer.status is None))
+                budget_s = runner.budget_s(scenario, live, compiled_in(sources(scenario).hello))
                 operand_bytes = costs(block.workload, scenario.measure.seed).bytes
-                planned.append(PlannedBlock(block, answers, runner.budget_s(scenario, live), operand_bytes))
+                planned.append(PlannedBlock(block, answers, budget_s, operand_bytes))
     return planned
 
 

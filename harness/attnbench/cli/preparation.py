@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from attnbench.protocol import BenchSource, HelloReply, ImplementationInfo
     from attnbench.scenario import Scenario
 
-__all__ = ["Selection", "Sources", "plugin_header", "prepare", "warn_of_problems"]
+__all__ = ["Selection", "Sources", "compiled_in", "plugin_header", "prepare", "warn_of_problems"]
 
 #: The share of memory that a bench which only answers questions may take.
 QUESTIONS_MEMORY_FRACTION = 0.8
@@ -200,6 +200,11 @@ def _together(complaints: Sequence[AttnbenchError]) -> AttnbenchError:
     others = {str(each): each for each in complaints if not isinstance(each, ScenarioError)}
     several: list[AttnbenchError] = [*of_files, *others.values()]
     return several[0] if len(several) == 1 else Complaints(several)
+
+
+def compiled_in(hello: HelloReply) -> frozenset[str]:
+    """The implementations that are compiled for each workload."""
+    return frozenset(info["name"] for info in hello["catalogue"] if info["compiles"])
 
 
 def warn_of_problems(hello: HelloReply) -> None:

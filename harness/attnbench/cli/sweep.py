@@ -19,6 +19,7 @@ from attnbench.cli.options import json_option, matrix_options, require_scenarios
 from attnbench.cli.preparation import (
     Selection,
     Sources,
+    compiled_in,
     plugin_header,
     prepare,
 )
@@ -185,7 +186,7 @@ def _measure(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Source
 
     try:
         with progress_display() as display:
-            runner.sweep(matrix, sources, writer, display)
+            runner.sweep(matrix, sources, writer, display, compiled=compiled_in(sources.any().hello))
     except KeyboardInterrupt:
         return True
     except AttnbenchError as error:

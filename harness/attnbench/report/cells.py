@@ -50,6 +50,9 @@ DASH = "–"
 WIDE = "≈"
 WIDE_MEANING = "≈ the interval is wider than the precision asked"
 
+#: An interval whose ends differ by this factor says nothing.
+SAYS_NOTHING = 10_000
+
 #: Stands before memory of which the framework's allocator saw but a part.
 PARTIAL = "≥"
 PARTIAL_MEANING = "≥ the framework's allocator does not see all of the memory; the resident set is larger"
@@ -75,14 +78,16 @@ def latency(row: Row) -> str:
 def latency_interval(row: Row, *, mark: bool = True) -> str:
     """The median's 95% interval, in the median's unit: `[1.21, 1.26]`; empty when unknown.
 
-    Ends that cannot be read in that unit have their own: `[385 µs, 1.24 ms]`. `mark` puts `≈` before an
-    interval that is wider than was asked.
+    Ends that cannot be read in that unit have their own: `[385 µs, 1.24 ms]`; an interval that says nothing,
+    as that of two processes may, is `±>100%`. `mark` puts `≈` before an interval wider than was asked.
     """
     median, low, high = (row.get(f"latency_{part}_s") for part in ("median", "ci_low", "ci_high"))
     if median is None or low is None or high is None:
         return ""
     scale = _SECONDS[format_seconds(median).rpartition(" ")[2]]
-    if low / scale >= 0.0995 and high / scale < 999.5:
+    if high > SAYS_NOTHING * low:
+        text = latency_spread(row)
+    elif low / scale >= 0.0995 and high / scale < 999.5:
         text = f"[{significant(low / scale)}, {significant(high / scale)}]"
     else:
         text = f"[{format_seconds(low)}, {format_seconds(high)}]"
