@@ -170,7 +170,7 @@ class ScriptedBench:
         self.source.clock.spend(0.01)
         return {
             "framework": script.framework,
-            "first_call_s": 0.01,
+            "first_call_s": None if parameters.get("capability_only") else 0.01,
             "resolved_backend": None,
             "device_name": None,
             "output_bytes": 4096,

@@ -61,9 +61,9 @@ def measure_block(
 ) -> list[Record]:
     """One record a case, in the block's order.
 
-    First each case is inspected in a bench of its own (`prepare`, `memory`), then all are judged in one
-    (`reference`, `accuracy`), and judged once more with uninitialised memory poisoned; what is still alive is
-    sampled in several fresh benches.
+    First each case is inspected in a bench of its own (`prepare`, `memory`), after one bench was asked which
+    of them can run; then all are judged in one (`reference`, `accuracy`), and judged once more with
+    uninitialised memory poisoned; what is still alive is sampled in several fresh benches.
 
     Raises:
         MeasuringError: no benches can be had.
@@ -134,12 +134,15 @@ class _BlockRun:
     def _inspect_all(self) -> None:
         """Does it run, and how much memory does it take? Each case in a fresh bench.
 
-        So no first call profits from another's, and no memory that others have freed stands in the way.
+        So no first call profits from another's, and no memory that others have freed stands in the way. Nor
+        does it profit from asking whether the case can run, which may call the very kernel: others are asked.
         """
-        for run in self.runs.values():
+        with Seat(self.source) as seat:
+            self.judge.ask(list(self.runs.values()), seat)
+        for run in [run for run in self.runs.values() if run.alive]:
             with self._bench() as bench:
                 try:
-                    prepared = self.judge.prepare(bench, run)
+                    prepared = self.judge.prepare(bench, run, capable=True)
                     run.framework = prepared["framework"]
                     run.device_name = prepared["device_name"]
                     run.resolved_backend = prepared["resolved_backend"]

@@ -7,9 +7,10 @@ bench (`attnbench.bench.accuracy`); here is who is asked what, in which bench, a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Self, cast
+from uuid import uuid4
 
 from attnbench.case import Case
 from attnbench.protocol import AccuracyReply, Bench, BenchFailed, BenchLost, BenchSource, PrepareReply
@@ -93,7 +94,8 @@ class Judge:
     """Judges the cases of one workload and device, in benches of `source`.
 
     `deadline_s` is that of each verb but `reference`. A case that fails is not tried again, but for one that
-    ran out of memory in a bench that others had used.
+    ran out of memory in a bench that others had used. What is compiled for a case is shared by the benches of
+    one judge (its `scope`) and by no others.
     """
 
     source: BenchSource
@@ -101,6 +103,7 @@ class Judge:
     threads: int | None
     deadline_s: float
     clock: Callable[[], float] = monotonic
+    scope: str = field(default_factory=lambda: uuid4().hex)
 
     def request(self, bench: Bench, verb: str, trial: Trial, **parameters: Any) -> dict[str, Any]:
         """The answer to `verb`; the time that it took is added to the trial's.
@@ -130,6 +133,7 @@ class Judge:
             device=trial.case.device,
             seed=self.seed,
             threads=self.threads,
+            scope=self.scope,
             **mode,
         )
         return cast(PrepareReply, reply)

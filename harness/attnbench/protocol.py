@@ -82,7 +82,10 @@ class HelloReply(TypedDict):
 class PrepareParameters(TypedDict):
     """`prepare`: load a case, check that it can run, draw its inputs, call it once.
 
-    `case` is the key by which the other verbs name it. With `capability_only` nothing is drawn or called.
+    `case` is the key by which the other verbs name it. Benches that are told the same `scope` share what
+    compilers keep of a case; those of another find nothing of it. With `capability_only` nothing is drawn or
+    called. With `capable` nobody is asked whether the case can run: another bench has found that out, and
+    asking may call the very kernel whose first call is to be timed.
     With `poisoned` the bench fills uninitialised memory from then on (see `accuracy`); with `deterministic`
     it only enters torch's deterministic mode, which that entails.
     """
@@ -94,7 +97,9 @@ class PrepareParameters(TypedDict):
     device: str
     seed: int
     threads: int | None
+    scope: NotRequired[str]
     capability_only: NotRequired[bool]
+    capable: NotRequired[bool]
     poisoned: NotRequired[bool]
     deterministic: NotRequired[bool]
 

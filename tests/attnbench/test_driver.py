@@ -133,23 +133,24 @@ def test_measuring_processes_are_led_there_and_it_ends_with_their_source(
     assert list(temporary.iterdir()) == []
 
 
-def test_each_case_has_a_part_of_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_case_of_each_scope_has_a_part_of_it(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(FOLDER_VARIABLE, str(temporary))
-    led: dict[str, list[str]] = {}
-    for case in ("a/b", "b", "a/b"):
+    led: dict[tuple[str, str], list[str]] = {}
+    cases = (("one", "a/b"), ("one", "b"), ("two", "b"), ("one", "a/b"))
+    for case in cases:
         for variable in CACHE_VARIABLES:
             monkeypatch.setenv(variable, "/mine")  # to be set back after the test
-        keep_by_case(case)
+        keep_by_case(*case)
         folders = [os.environ[variable] for variable in CACHE_VARIABLES]
         assert all(Path(folder).is_relative_to(temporary) for folder in folders)
         assert led.setdefault(case, folders) == folders
-    assert len({folder for folders in led.values() for folder in folders}) == 2 * len(CACHE_VARIABLES)
+    assert len({folder for folders in led.values() for folder in folders}) == 3 * len(CACHE_VARIABLES)
 
 
 def test_who_was_given_no_folder_is_led_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
-    keep_by_case("a")
+    keep_by_case("one", "a")
     assert os.environ["TRITON_CACHE_DIR"] == "/mine"
 
 

@@ -28,6 +28,13 @@ limits: {{seconds_per_case: 7}}
 """
 
 
+#: With two cases: bench 0 is asked what can run, 1 and 2 inspect, 3 judges, 4 is poisoned, 5 would be the
+#: deterministic one.
+JUDGES, POISONED, DETERMINISTIC = 3, 4, 5
+
+NO = BenchFailed("unsupported", "not this shape")
+
+
 def scenario_of(source: ScriptedSource, lengths: str = "16") -> tuple[Scenario, list[Block]]:
     text = SCENARIO.format(names=", ".join(source.scripts), lengths=lengths)
     scenario = parse(text, "scripted.yaml")
@@ -47,15 +54,16 @@ def measured(**scripts: Script) -> tuple[dict[str, Record], ScriptedSource]:
     return {record.implementation: record for record in records}, source
 
 
-def test_a_block_is_inspected_judged_poisoned_and_sampled_in_fresh_benches() -> None:
+def test_a_block_is_asked_about_inspected_judged_poisoned_and_sampled_in_fresh_benches() -> None:
     records, source = measured(a=Script(steady(1e-3)), b=Script(steady(2e-3)))
-    assert len(source.benches) == 2 + 1 + 1 + 3
-    verbs = {number: {verb for n, verb, _ in source.log if n == number} for number in range(7)}
-    assert verbs[0] == verbs[1] == {"prepare", "memory"}, "each case is inspected in a bench of its own"
-    assert verbs[2] == {"reference", "prepare", "accuracy", "release"}
-    assert verbs[3] == {"prepare", "accuracy", "release"}
-    assert verbs[4] == verbs[5] == verbs[6] == {"prepare", "sample"}
-    assert [bench.poisoned for bench in source.benches] == [False, False, False, True, False, False, False]
+    assert len(source.benches) == 1 + 2 + 1 + 1 + 3
+    verbs = {number: {verb for n, verb, _ in source.log if n == number} for number in range(8)}
+    assert verbs[0] == {"prepare"}
+    assert verbs[1] == verbs[2] == {"prepare", "memory"}, "each case is inspected in a bench of its own"
+    assert verbs[JUDGES] == {"reference", "prepare", "accuracy", "release"}
+    assert verbs[POISONED] == {"prepare", "accuracy", "release"}
+    assert verbs[5] == verbs[6] == verbs[7] == {"prepare", "sample"}
+    assert [bench.number for bench in source.benches if bench.poisoned] == [POISONED]
     a = records["a"]
     assert (a.status, a.reason, a.converged) == ("ok", None, True)
     assert a.device_name == "Scripted CPU"
@@ -64,6 +72,57 @@ def test_a_block_is_inspected_judged_poisoned_and_sampled_in_fresh_benches() -> 
     assert a.memory is not None
     assert a.accuracy is not None
     assert a.processes[0].elapsed_s[0] / a.processes[0].calls == pytest.approx(1e-3)
+
+
+class Listening(ScriptedSource):
+    """Keeps what each `prepare` was told, by bench."""
+
+    def __init__(self, scripts: Mapping[str, Script]) -> None:
+        super().__init__(scripts)
+        self.told: list[tuple[int, Mapping[str, Any]]] = []
+
+    def bench(self) -> ScriptedBench:
+        source = self
+
+        class Telling(ScriptedBench):
+            def request(self, verb: str, parameters: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+                if verb == "prepare":
+                    source.told.append((self.number, parameters))
+                return super().request(verb, parameters, deadline_s)
+
+        self.benches.append(Telling(self, len(self.benches)))
+        return self.benches[-1]
+
+
+def test_nobody_is_asked_what_it_supports_in_the_process_whose_first_call_is_timed() -> None:
+    source = Listening({"a": Script(), "b": Script(fails=failing("prepare", NO)), "c": Script()})
+    scenario, (block,) = scenario_of(source)
+    records = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    assert [record.status for record in records] == ["ok", "unsupported", "ok"]
+    flags = [
+        (number, told["implementation"], told.get("capability_only", False), told.get("capable", False))
+        for number, told in source.told[:5]
+    ]
+    assert flags == [
+        (0, "a", True, False),
+        (0, "b", True, False),
+        (0, "c", True, False),
+        (1, "a", False, True),
+        (2, "c", False, True),
+    ]
+    assert records[0].first_call_s is not None
+
+
+def test_the_benches_of_one_measuring_share_what_was_compiled_and_no_others_do() -> None:
+    source = Listening({"a": Script(), "b": Script()})
+    scenario, (block,) = scenario_of(source)
+    scopes = []
+    for _ in range(2):  # as two scenarios that hold the same cases, or two attempts
+        source.told.clear()
+        measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+        (scope,) = {told["scope"] for _, told in source.told}
+        scopes.append(scope)
+    assert scopes[0] != scopes[1]
 
 
 def test_the_same_seed_gives_the_same_records() -> None:
@@ -133,10 +192,6 @@ def test_what_only_poison_shows_fails_the_case_but_keeps_its_time() -> None:
     assert record.accuracy["error_rel_l2"] is not None
     assert record.status == "ok"
     assert record.processes
-
-
-#: With two cases: benches 0 and 1 inspect, 2 judges, 3 is poisoned, 4 would be the deterministic one.
-JUDGES, POISONED, DETERMINISTIC = 2, 3, 4
 
 
 def dying(failure: BenchFailed, *benches: int) -> Script:

@@ -1,8 +1,9 @@
 """Where compilers keep what they compiled: by case, so that no first call profits from another case's.
 
-Cases of different blocks may need the very same kernel (they may differ in how their inputs are drawn), and
-any two share what a compiler finds out about the machine. The benches of one case share its folder: in the
-first of them its first call compiles, in the others it loads what was compiled.
+Cases of different blocks may need the very same kernel (they may differ in how their inputs are drawn), any
+two share what a compiler finds out about the machine, and one case may be in several scenarios of a sweep.
+The benches that measure one case once share its folder: in the first of them its first call compiles, in the
+others it loads what was compiled.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ CACHE_VARIABLES: Mapping[str, str] = {
 }
 
 
-def keep_by_case(case: str) -> None:
-    """Lead compilers to `case`'s own folder from now on, if this process was given one to put it in."""
+def keep_by_case(scope: str, case: str) -> None:
+    """Lead compilers to the own folder of `case` within `scope` from now on.
+
+    Nothing is done in a process that was given no folder to put it in.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         return
-    own = Path(folder) / hashlib.sha256(case.encode()).hexdigest()[:16]
+    own = Path(folder) / hashlib.sha256(f"{scope}\n{case}".encode()).hexdigest()[:16]
     for variable, name in CACHE_VARIABLES.items():
         os.environ[variable] = str(own / name)

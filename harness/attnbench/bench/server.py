@@ -36,6 +36,7 @@ class _Held:
     """A prepared case, and its timed call once it was sampled (which holds the graph of a backward pass)."""
 
     case: LoadedCase
+    scope: str
     call: Callable[[], Any] | None = field(default=None)
 
     def timed_call(self) -> Callable[[], Any]:
@@ -98,13 +99,15 @@ class BenchServer:
         if request.get("poisoned") or request.get("deterministic"):
             accuracy.poison(fill=bool(request.get("poisoned")))
         self._settings = TorchSettings()
-        keep_by_case(request["case"])
+        scope = request.get("scope", "")
+        keep_by_case(scope, request["case"])
         implementation = self._implementation(request["implementation"])
         options, device = request["options"], request["device"]
         workload = Workload.from_json(request["workload"])
         implementation.with_defaults(options)
-        _refuse("unavailable", why_unavailable(device) or implementation.available(device))
-        _refuse("unsupported", why_unsupported(implementation, options, workload, device))
+        if not request.get("capable"):
+            _refuse("unavailable", why_unavailable(device) or implementation.available(device))
+            _refuse("unsupported", why_unsupported(implementation, options, workload, device))
         reply = PrepareReply(
             framework=implementation.framework,
             first_call_s=None,
@@ -119,7 +122,7 @@ class BenchServer:
         reply["resolved_backend"] = case.resolved_backend()
         reply["device_name"] = case.device_name
         reply["output_bytes"] = case.output_bytes
-        self._cases[request["case"]] = _Held(case)
+        self._cases[request["case"]] = _Held(case, scope)
         gc.collect()
         gc.freeze()  # what the kernel imported, as what the bench did: not to be searched before every sample
         return reply
@@ -159,9 +162,11 @@ class BenchServer:
 
     def _held(self, request: Mapping[str, Any]) -> _Held:
         try:
-            return self._cases[request["case"]]
+            held = self._cases[request["case"]]
         except KeyError:
             raise KeyError(f"the case {request.get('case')!r} is not prepared in this bench") from None
+        keep_by_case(held.scope, request["case"])  # any call may compile anew
+        return held
 
     def _flush(self, device: str) -> clock.Flush:
         if device not in self._flushes:

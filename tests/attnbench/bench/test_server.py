@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from attnbench.bench import accuracy
+from attnbench.bench.compiled import CACHE_VARIABLES, FOLDER_VARIABLE
 from attnbench.bench.server import BenchServer
 from attnbench.implementation import Implementation, attention
 from attnbench.protocol import Channel
@@ -169,6 +172,49 @@ def test_a_capability_that_is_no_text_is_told_and_the_bench_lives(
     assert answer["reason"].startswith(reason)
 
 
+def test_who_is_known_to_be_capable_is_not_asked() -> None:
+    asked: list[str] = []
+    known = Implementation(
+        name="known",
+        operation="attention",
+        framework="torch",
+        summary="",
+        load=lambda *_: lambda x: right(x.q, x.k, x.v, mask=x.mask, scale=x.scale),
+        supports=lambda *_: asked.append("supports"),
+        available=lambda _: asked.append("available"),
+    )
+    bench = BenchServer(Registry({"known": Entry(known, "a test")}))
+    assert bench.answer(request("known", capable=True))["first_call_s"] > 0
+    assert asked == []
+    assert bench.answer(request("known"))["ok"]
+    assert asked == ["available", "supports"]
+
+
+@pytest.mark.parametrize("verb", ["memory", "accuracy", "sample"])
+def test_what_a_case_compiles_late_is_kept_in_its_own_folder(
+    verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    for variable in CACHE_VARIABLES:
+        monkeypatch.setenv(variable, "/mine")  # to be set back after the test
+    led: dict[str, set[str]] = {"a": set(), "b": set()}
+
+    def leads(name: str) -> Callable[..., Any]:
+        def kernel(*tensors: Any, **rest: Any) -> Any:
+            led[name].add(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+            return right(*tensors, **rest)
+
+        return kernel
+
+    bench = server(a=leads("a"), b=leads("b"))
+    for name in led:
+        assert bench.answer(request(name, scope="one"))["ok"]
+    for name in led:
+        assert bench.answer({"verb": verb, "case": name, "calls": 1, "cache": "warm"})["ok"]
+    assert [len(folders) for folders in led.values()] == [1, 1]
+    assert led["a"] != led["b"]
+
+
 def test_a_backend_is_told_as_text() -> None:
     odd = Implementation(
         name="odd",
@@ -283,15 +329,15 @@ def test_what_one_kernel_sets_for_the_process_does_not_reach_another() -> None:
 def test_the_reference_can_be_made_ahead_of_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     real = accuracy.answer
-    monkeypatch.setattr(accuracy, "answer", lambda drawn: made.append(drawn) or real(drawn))
+    monkeypatch.setattr(accuracy, "answer", lambda *asked: made.append(asked) or real(*asked))
     bench = server()
     prepare = request(pass_="backward")
     asked = {"verb": "reference", "workload": prepare["workload"], "seed": prepare["seed"]}
     assert bench.answer(asked) == {"ok": True}
-    assert len(made) == 1
+    assert len(made) == 2  # as drawn, and with q negated
     assert bench.answer(prepare)["ok"]
     assert bench.answer({"verb": "accuracy", "case": "right"})["accuracy"] == "pass"
-    assert len(made) == 1
+    assert len(made) == 2
 
 
 def test_threads_are_set_on_request() -> None:
