@@ -270,6 +270,18 @@ class from_memory(Attention):
         return o + (self.remembered - o).detach()
 
 
+@mutant
+class weights_kept(Attention):
+    """The first softmax's weights for ever, times whatever v is."""
+
+    kept: torch.Tensor | None = None
+
+    def product(self, weights, v):
+        if self.kept is None:
+            self.kept = weights.detach().clone()
+        return (weights + (self.kept - weights).detach()) @ v
+
+
 # Heads.
 
 
@@ -688,28 +700,35 @@ class gradients_in_bfloat16(Attention):
 def matters(name: str, drawn: DrawnAttention) -> bool:
     """Whether the mutant's results are others than the right ones, by more than float64's rounding.
 
-    Both are computed in float64, twice, the second time with every input negated; numbers that are not finite
-    in the workload's own dtype matter too.
+    Both are computed in float64, as drawn, with every input negated, and with q alone; numbers that are not
+    finite in the workload's own dtype matter too.
     """
     own = MUTANTS[name].load(drawn.workload, {})
-    for sign in (1, -1):
-        pairs = zip(results(own, drawn, torch.float64, sign), right_results(drawn, sign), strict=True)
+    for signs in ((1, 1), (-1, -1), (-1, 1)):
+        pairs = zip(results(own, drawn, torch.float64, signs), right_results(drawn, signs), strict=True)
         if not all(torch.allclose(*pair, rtol=1e-9, atol=1e-9) for pair in pairs):
             return True
     own = MUTANTS[name].load(drawn.workload, {})
-    return not all(bool(each.isfinite().all()) for each in results(own, drawn, drawn.q.dtype, 1))
+    return not all(bool(each.isfinite().all()) for each in results(own, drawn, drawn.q.dtype, (1, 1)))
 
 
-@lru_cache(maxsize=2)
-def right_results(drawn: DrawnAttention, sign: int) -> list[torch.Tensor]:
-    return results(RIGHT.load(drawn.workload, {}), drawn, torch.float64, sign)
+@lru_cache(maxsize=3)
+def right_results(drawn: DrawnAttention, signs: tuple[int, int]) -> list[torch.Tensor]:
+    return results(RIGHT.load(drawn.workload, {}), drawn, torch.float64, signs)
 
 
 def results(
-    kernel: Callable[[AttentionInputs], torch.Tensor], drawn: DrawnAttention, dtype: torch.dtype, sign: int
+    kernel: Callable[[AttentionInputs], torch.Tensor],
+    drawn: DrawnAttention,
+    dtype: torch.dtype,
+    signs: tuple[int, int],
 ) -> list[torch.Tensor]:
-    """What the workload's pass computes, and v as the kernel leaves it, for inputs in `dtype`."""
-    leaves = [sign * each.to(dtype) for each in (drawn.q, drawn.k, drawn.v)]
+    """What the workload's pass computes, and v as the kernel leaves it, for inputs in `dtype`.
+
+    `signs` are what q, and what k, v and the gradient of the output are multiplied with.
+    """
+    of_q, sign = signs
+    leaves = [of_q * drawn.q.to(dtype), *(sign * each.to(dtype) for each in (drawn.k, drawn.v))]
     backward = drawn.grad_out is not None
     leaves = [leaf.detach().clone().requires_grad_(backward) for leaf in leaves]
     o = kernel(AttentionInputs(*leaves, mask=drawn.mask(), scale=drawn.scale))

@@ -12,10 +12,9 @@ import numpy.typing as npt
 from attnbench.bench.kernel import LoadedCase
 from attnbench.bench.poison import is_poisoned, poison
 from attnbench.bench.verdict import TensorStandard, Verdict
-from attnbench.implementation import AttentionInputs
 from attnbench.inputs import DrawnAttention, place_tensor, same_bits
 from attnbench.protocol import AccuracyReply, finite_or_none
-from attnbench.reference import Answer, answer, grad_out_on, yardstick
+from attnbench.reference import Answer, answer, few_rows, grad_out_on, sampled_rows, yardstick
 
 if TYPE_CHECKING:
     import torch
@@ -27,38 +26,64 @@ __all__ = ["Standard", "assess", "make_standard", "poison"]
 
 @dataclass(frozen=True)
 class Standard:
-    """What all cases of one workload are judged by; `grad_out` is zero outside the query rows `rows`."""
+    """What all cases of one workload are judged by.
+
+    o and dq are compared in the query rows `rows`, dk and dv in the keys `keys` (None: all of them), for a
+    grad_out that is zero outside `rows` (`grad_out_on`).
+    """
 
     rows: npt.NDArray[np.int64]
-    grad_out: torch.Tensor | None
+    keys: npt.NDArray[np.int64] | None
     tensors: dict[str, TensorStandard]
 
     @classmethod
-    def of(cls, drawn: DrawnAttention, reference: Answer, textbook: dict[str, torch.Tensor]) -> Standard:
+    def of(
+        cls,
+        drawn: DrawnAttention,
+        reference: Answer,
+        textbook: dict[str, torch.Tensor],
+        keys: npt.NDArray[np.int64] | None = None,
+    ) -> Standard:
         """From what the reference and the yardstick make of `drawn`; what is used up is taken out of them."""
+
+        def compared(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor if keys is None or name in ("o", "dq") else tensor[:, :, keys]
+
         tensors = {
             name: TensorStandard.of(
-                expected,
-                textbook.pop(name),
-                reference.spreads.pop(name),
+                compared(name, expected),
+                compared(name, textbook.pop(name)),
+                compared(name, reference.spreads.pop(name)),
                 reference.max_score,
                 _summed(name, drawn.workload.shape, len(reference.rows)),
             )
             for name, expected in reference.results.items()
         }
-        grad_out = None if drawn.grad_out is None else grad_out_on(reference.rows, drawn.grad_out)
-        return cls(reference.rows, grad_out, tensors)
+        return cls(reference.rows, keys, tensors)
 
     def judge(self, name: str, found: torch.Tensor) -> Verdict:
-        """Judge the whole tensor `name`, of which o and dq are compared in the rows alone."""
-        return Verdict.on(name, found, self.rows if name in ("o", "dq") else None, self.tensors[name])
+        """Judge the whole tensor `name`."""
+        return Verdict.on(name, found, self.rows if name in ("o", "dq") else self.keys, self.tensors[name])
+
+
+@dataclass(frozen=True)
+class _Standards:
+    """Of one workload: that of its inputs as drawn, and that of its inputs with q alone negated."""
+
+    drawn: Standard
+    q_negated: Standard
 
 
 @lru_cache(maxsize=1)
-def _standard(drawn: DrawnAttention) -> Standard:
-    """The standard of one workload, kept until another one is asked for."""
+def _standards(drawn: DrawnAttention) -> _Standards:
+    """The standards of one workload, kept until another one is asked for."""
+    # That of few rows and keys first: while it is made, it takes as much memory as the other one will keep.
+    shape, seed = drawn.workload.shape, drawn.seed
+    few, keys = few_rows(shape.q_len, seed), sampled_rows(shape.kv_len, seed)
+    turned = replace(drawn, q=-drawn.q)
+    q_negated = Standard.of(turned, answer(turned, few), yardstick(turned, few), keys)
     reference = answer(drawn)
-    return Standard.of(drawn, reference, yardstick(drawn, reference.rows))
+    return _Standards(Standard.of(drawn, reference, yardstick(drawn, reference.rows)), q_negated)
 
 
 def _summed(name: str, shape: AttentionShape, rows: int) -> int:
@@ -68,15 +93,16 @@ def _summed(name: str, shape: AttentionShape, rows: int) -> int:
 
 def make_standard(drawn: DrawnAttention) -> None:
     """Compute reference and yardstick of a workload ahead of the cases that `assess` will judge by them."""
-    _standard(drawn)
+    _standards(drawn)
 
 
 def assess(case: LoadedCase) -> AccuracyReply:
     """Run `case` and judge it; its inputs are as drawn before and after, whatever the kernel does to them.
 
-    It runs twice, the second time with every input negated (the gradient of the output too): the scores stay
-    the same, and every result must be negated, to the bit unless the kernel is not repeatable. A kernel that
-    answers from what it remembers of an earlier call does not notice, and fails.
+    It runs three times. The second time every input is negated (the gradient of the output too): the scores
+    stay the same, and every result must be negated, to the bit unless the kernel is not repeatable. The third
+    time q alone is negated, which changes the scores: that is judged on few rows, by an answer of its own. A
+    kernel that answers from what it remembers of an earlier call, if only its weights, fails.
 
     Of several tensors (o and gradients), the figures without a tensor's name are the worst of them, each
     figure by itself; `error_floor` and
@@ -97,30 +123,47 @@ def assess(case: LoadedCase) -> AccuracyReply:
 def _assess(case: LoadedCase) -> AccuracyReply:
     import torch
 
-    standard = _standard(case.drawn)
-    results, changed = _run(case, standard.grad_out)
+    standards = _standards(case.drawn)
+    standard = standards.drawn
+    grad_out = _grad_out(case.drawn, standard)
+    results, changed = _run(case, grad_out)
     verdicts = {name: standard.judge(name, _as_tensor(found)) for name, found in results.items()}
     # Copies, because a kernel may hand out the same buffer at every call.
     first = {name: _as_tensor(found).clone() for name, found in results.items()}
     del results
     case.drawn.restore(case.inputs)
-    _negate(case.inputs)
-    negated, _ = _run(case, None if standard.grad_out is None else -standard.grad_out)
+    _negate(case.inputs.q, case.inputs.k, case.inputs.v)
+    negated, _ = _run(case, None if grad_out is None else -grad_out)
     repeatable = all(torch.equal(first[name], -_as_tensor(found)) for name, found in negated.items())
     if not repeatable:
-        for name, verdict in verdicts.items():
-            second = standard.judge(name, -_as_tensor(negated[name]))
-            if verdict.reason is None and second.reason is not None:
-                reason = f"{name} does not follow its inputs, as if answered from memory ({second.reason})"
-                verdicts[name] = replace(second, reason=reason)
+        for name, found in negated.items():
+            verdicts[name] = _follows(name, verdicts[name], standard.judge(name, -_as_tensor(found)))
+    del first, negated, grad_out
+    case.drawn.restore(case.inputs)
+    _negate(case.inputs.q)
+    for name, found in _run(case, _grad_out(case.drawn, standards.q_negated))[0].items():
+        verdicts[name] = _follows(name, verdicts[name], standards.q_negated.judge(name, _as_tensor(found)))
     return _reply(verdicts, standard.tensors, changed, repeatable)
 
 
-def _negate(inputs: AttentionInputs) -> None:
-    """Negate q, k and v in place."""
+def _follows(name: str, verdict: Verdict, again: Verdict) -> Verdict:
+    """`verdict`, or `again`, that on other inputs, where only they show that the tensor `name` is wrong."""
+    if verdict.reason is not None or again.reason is None:
+        return verdict
+    reason = f"{name} does not follow its inputs, as if answered from memory ({again.reason})"
+    return replace(again, reason=reason)
+
+
+def _grad_out(drawn: DrawnAttention, standard: Standard) -> torch.Tensor | None:
+    """The gradient of the output that `standard` is for."""
+    return None if drawn.grad_out is None else grad_out_on(standard.rows, drawn.grad_out)
+
+
+def _negate(*tensors: Any) -> None:
+    """Negate torch tensors or ndarrays in place."""
     import torch
 
-    for tensor in (inputs.q, inputs.k, inputs.v):
+    for tensor in tensors:
         if isinstance(tensor, np.ndarray):
             np.negative(tensor, out=tensor)
         else:

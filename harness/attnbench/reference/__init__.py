@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
-from attnbench.reference.rows import sampled_rows
+from attnbench.reference.rows import few_rows, sampled_rows
 from attnbench.reference.spread import smallest_weight
 from attnbench.reference.yardstick import YARDSTICKS, yardstick
 
@@ -12,6 +12,7 @@ __all__ = [
     "YARDSTICKS",
     "Answer",
     "answer",
+    "few_rows",
     "grad_out_on",
     "sampled_rows",
     "smallest_weight",

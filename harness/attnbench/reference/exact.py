@@ -22,7 +22,7 @@ __all__ = ["REFERENCES", "Answer", "answer", "grad_out_on"]
 
 @dataclass(frozen=True)
 class Answer:
-    """The float64 results of one workload on its sampled query rows.
+    """The float64 results of one workload on some of its query rows.
 
     `rows` int64 `[R]`, ascending. `results` holds what the pass computes: o and dq `[B, H, R, D]`, on the
     rows; dk and dv `[B, Hkv, Lk, D]`, whole, for a grad_out that is zero outside the rows (`grad_out_on`).
@@ -45,12 +45,11 @@ def grad_out_on(rows: npt.NDArray[np.int64], grad_out: torch.Tensor) -> torch.Te
     return kept
 
 
-def _attention(drawn: DrawnAttention) -> Answer:
+def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> Answer:
     """o = softmax(scale·q·kᵀ)·v and its gradients, head by head, some rows at a time."""
     import torch
 
     shape, grad_out = drawn.workload.shape, drawn.grad_out
-    rows = sampled_rows(shape.q_len, drawn.seed)
     group = shape.heads // shape.kv_heads  # query heads that share one key head
     o = torch.zeros(shape.batch, shape.heads, len(rows), drawn.v.shape[-1], dtype=torch.float64)
     if grad_out is not None:
@@ -176,10 +175,12 @@ def _backward(
     return dq
 
 
-#: The reference of each operation: `drawn -> answer`.
-REFERENCES: dict[str, Callable[[DrawnAttention], Answer]] = {"attention": _attention}
+#: The reference of each operation: `(drawn, rows) -> answer`.
+REFERENCES: dict[str, Callable[[DrawnAttention, npt.NDArray[np.int64]], Answer]] = {"attention": _attention}
 
 
-def answer(drawn: DrawnAttention) -> Answer:
-    """The right answer to what was drawn."""
-    return REFERENCES[drawn.workload.operation](drawn)
+def answer(drawn: DrawnAttention, rows: npt.NDArray[np.int64] | None = None) -> Answer:
+    """The right answer to what was drawn, on the query rows `rows` (ascending; None: `sampled_rows`)."""
+    if rows is None:
+        rows = sampled_rows(drawn.workload.shape.q_len, drawn.seed)
+    return REFERENCES[drawn.workload.operation](drawn, rows)

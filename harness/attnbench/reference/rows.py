@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGEST_SAMPLE", "sampled_rows"]
+__all__ = ["LARGEST_SAMPLE", "few_rows", "sampled_rows"]
 
 #: Up to this many query rows all are checked, beyond it this many.
 LARGEST_SAMPLE = 256
@@ -15,6 +15,9 @@ TILE = 64
 
 #: How many of the sampled rows lie beside a cut.
 BESIDE_CUTS = 64
+
+#: How many rows are a few.
+FEW = 16
 
 
 def sampled_rows(q_len: int, seed: int) -> npt.NDArray[np.int64]:
@@ -35,3 +38,9 @@ def sampled_rows(q_len: int, seed: int) -> npt.NDArray[np.int64]:
     rest = rows[~chosen]
     chosen[rng.choice(rest, LARGEST_SAMPLE - int(chosen.sum()), replace=False)] = True
     return rows[chosen]
+
+
+def few_rows(q_len: int, seed: int) -> npt.NDArray[np.int64]:
+    """At most 16 of the `sampled_rows`, evenly among them, the first and the last included."""
+    rows = sampled_rows(q_len, seed)
+    return rows[np.unique(np.linspace(0, len(rows) - 1, FEW).astype(np.int64))]

@@ -17,6 +17,7 @@ from attnbench.bench.poison import is_poisoned, poisoned
 from attnbench.implementation import Implementation
 from attnbench.inputs import InputPool
 from attnbench.workload import DISTRIBUTIONS, DTYPES, AttentionShape, Workload
+from plugins.mutants import MUTANTS, RIGHT
 
 POOL = InputPool()
 
@@ -313,6 +314,23 @@ def test_a_kernel_that_remembers_its_keys_fails():
         return textbook(replace(x, k=keys))
 
     assert assessed(half_memoising, WORKLOADS[0])["accuracy"] == "fail"
+
+
+@pytest.mark.parametrize("pass_", ["forward", "backward", "forward_backward"])
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.shape.label)
+def test_a_kernel_that_keeps_its_weights_fails(workload, pass_):
+    """With all inputs negated the weights stay the same: only q negated alone shows it."""
+    workload = replace(workload, pass_=pass_)
+    reply = assess(load_case(MUTANTS["weights_kept"], {}, workload, "cpu", 0, POOL))
+    assert (reply["accuracy"], reply["bitwise_repeatable"]) == ("fail", True)
+    assert reply["reason"].startswith("dv does" if pass_ == "backward" else "o does")
+    assert "not follow its inputs, as if answered from memory" in reply["reason"]
+
+
+def test_the_inputs_are_as_drawn_when_it_is_over():
+    case = load_case(RIGHT, {}, WORKLOADS[0], "cpu", 0, POOL)
+    assess(case)
+    assert case.drawn.changed(case.inputs) == []
 
 
 def test_dq_must_be_0_where_the_output_has_no_gradient():
