@@ -13,14 +13,38 @@ from typing import Any
 
 from attnbench.case import Case, Option, Variant
 from attnbench.masks import Mask
-from attnbench.protocol import AccuracyReply, MemoryReply
+from attnbench.protocol import AccuracyReply, ImplementationInfo, MemoryReply
 from attnbench.record import ProcessSamples, Record
 from attnbench.workload import AttentionShape, Workload
 
-__all__ = ["make_accuracy", "make_block", "make_header", "make_memory", "make_record", "make_records"]
+__all__ = [
+    "make_accuracy",
+    "make_block",
+    "make_header",
+    "make_info",
+    "make_memory",
+    "make_record",
+    "make_records",
+]
 
 WORKLOAD_FIELDS = ("mask", "dtype", "pass_", "inputs")
 SHAPE_AXES = ("batch", "heads", "kv_heads", "q_len", "kv_len", "seq_len", "head_dim")
+
+
+def make_info(name: str, options: Mapping[str, Option] | None = None, **overrides: Any) -> ImplementationInfo:
+    info: ImplementationInfo = {
+        "name": name,
+        "operation": "attention",
+        "framework": "torch",
+        "summary": f"{name}, made up",
+        "memory": "O(1)",
+        "flops": "O(1)",
+        "source": "",
+        "compiles": False,
+        "options": dict(options or {}),
+        "origin": "here",
+    }
+    return info | overrides  # type: ignore[return-value]
 
 
 def make_memory(peak_alloc_bytes: int = 4 << 20) -> MemoryReply:

@@ -11,24 +11,13 @@ import pytest
 
 from attnbench import scenario
 from attnbench.implementation import declared_in
-from attnbench.protocol import ImplementationInfo
+from builders import make_info
 
 CHECKOUT = Path(__file__).parent.parent
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 CATALOGUE = [
-    ImplementationInfo(
-        name=name,
-        operation="attention",
-        framework="torch",
-        summary="",
-        memory="",
-        flops="",
-        source="",
-        compiles=False,
-        options=options,
-        origin="",
-    )
+    make_info(name, options)
     for name, options in [("naive", {}), ("chunked", {"block": 256}), ("sdpa", {}), ("numpy", {})]
 ]
 

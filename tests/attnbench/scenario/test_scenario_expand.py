@@ -15,21 +15,11 @@ from attnbench.case import Block
 from attnbench.errors import ScenarioError, UsageError
 from attnbench.protocol import ImplementationInfo
 from attnbench.scenario import Measure, Scenario, parse
+from builders import make_info
 
 
 def info(name: str, operation: str = "attention", **options: Any) -> ImplementationInfo:
-    return ImplementationInfo(
-        name=name,
-        operation=operation,
-        framework="torch",
-        summary="",
-        memory="",
-        flops="",
-        source="",
-        compiles=False,
-        options=options,
-        origin="here",
-    )
+    return make_info(name, options, operation=operation)
 
 
 CATALOGUE = [

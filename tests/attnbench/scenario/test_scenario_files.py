@@ -12,27 +12,14 @@ import pytest
 from attnbench.errors import ScenarioError, UsageError
 from attnbench.protocol import ImplementationInfo
 from attnbench.scenario import files, json_schema, parse, read, resolve, shipped
+from builders import make_info
 
 ROOT = Path(__file__).parents[3]
 MINIMAL = "name: t\noperation: attention\nimplementations: [a]\nmatrix: {heads: 1, head_dim: 1, seq_len: 1}\n"
 
 
 def anything(*names: str) -> list[ImplementationInfo]:
-    return [
-        ImplementationInfo(
-            name=name,
-            operation="attention",
-            framework="torch",
-            summary="",
-            memory="",
-            flops="",
-            source="",
-            compiles=False,
-            options={"block": 128},
-            origin="here",
-        )
-        for name in names
-    ]
+    return [make_info(name, {"block": 128}) for name in names]
 
 
 BUILT_IN = anything("naive", "chunked", "sdpa", "sdpa_math", "sdpa_flash", "numpy")
