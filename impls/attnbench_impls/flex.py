@@ -146,7 +146,7 @@ def load(workload: Workload, options: Options) -> Callable[[AttentionInputs], to
     """flex_attention, compiled at its first call for the inputs' very shapes.
 
     Raises (the kernel):
-        RuntimeError: torch.compile ran it uncompiled.
+        RuntimeError: torch.compile ran it uncompiled, or what inductor compiled was not flex_attention.
     """
     del workload, options
     import torch
@@ -156,12 +156,13 @@ def load(workload: Workload, options: Options) -> Callable[[AttentionInputs], to
         from torch._inductor.compile_fx import compile_fx
         from torch.nn.attention.flex_attention import flex_attention
 
-    graphs = 0
+    kernels = 0
 
     def inductor(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
-        nonlocal graphs
+        nonlocal kernels
+        holds_it = any(node.target is torch.ops.higher_order.flex_attention for node in graph.graph.nodes)
         compiled = compile_fx(graph, inputs)
-        graphs += 1
+        kernels += holds_it
         return compiled
 
     def attend(
@@ -183,7 +184,7 @@ def load(workload: Workload, options: Options) -> Callable[[AttentionInputs], to
             device = x.q.device
             kept = (x, x.mask.kept(f"flex_attention's {device}", lambda: block_mask(x.mask, device)))
         output: torch.Tensor = compiled(x.q, x.k, x.v, kept[1], x.scale)
-        if not graphs:
+        if not kernels:
             raise RuntimeError("torch.compile ran flex_attention uncompiled: that is not what is measured")
         return output
 
@@ -262,7 +263,12 @@ def supports(workload: Workload, options: Options, device: str) -> str | None:
 
 
 def resolved_backend(x: AttentionInputs) -> str:
-    """The compiler of inductor that made the kernel."""
+    """The compiler of inductor that made the kernel; it is true of inputs with which the kernel was called.
+
+    The kernel raises unless inductor compiled a graph with the operator flex_attention in it. Inductor has
+    nothing for that operator but its templates, in C++ on the CPU and in Triton on CUDA, and raises where
+    none fits. Which of Triton's it was (there is one more for few queries) is not told.
+    """
     return "inductor_triton" if x.q.device.type == "cuda" else "inductor_cpp"
 
 

@@ -188,6 +188,25 @@ def test_uncompiled_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         case.prepare_call()()
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_another_graph_than_flex_attentions_is_an_error(monkeypatch: pytest.MonkeyPatch, fused: bool) -> None:
+    graph = torch.fx.Graph()
+    graph.output(graph.call_function(torch.ops.higher_order.flex_attention if fused else torch.add))
+
+    def compiles_at_once(function: Any, *, backend: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        backend(torch.fx.GraphModule({}, graph), [])
+        return lambda q, k, v, blocks, scale: q
+
+    monkeypatch.setattr(torch, "compile", compiles_at_once)
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", lambda graph, inputs: None)
+    case = load_case(FLEX, {}, Workload("attention", AttentionShape(1, 1, 1, 4, 4, 4)), "cpu", 0)
+    if fused:
+        case.prepare_call()()
+    else:
+        with pytest.raises(RuntimeError, match="uncompiled"):
+            case.prepare_call()()
+
+
 def test_the_blocks_are_built_once_and_their_time_is_the_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     built = []
 
