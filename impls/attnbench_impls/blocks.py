@@ -1,15 +1,17 @@
 """Which scores a chunked attention has to compute, and in which order: what chunked and numpy_chunked share.
 
 Every mask lets a query see one range of keys. So the keys that a block of queries sees are a range too, all
-others are skipped, and of a tile within it either every score counts or some have to be masked.
+others are skipped, and of a tile within it either every score counts or some have to be masked. All of this
+follows from the mask alone, so it is planned once per mask.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from attnbench.implementation import Options
 from attnbench.masks import Mask
 from attnbench.workload import Workload
 
-__all__ = ["LOG2_E", "QueryBlock", "Tile", "query_blocks", "schedule", "supports"]
+__all__ = ["KEPT_BYTES", "LOG2_E", "Plan", "QueryBlock", "Tile", "plan", "supports"]
 
 #: Scores times this are in units of log 2: exp(x) = exp2(x · LOG2_E), and exp2 is much the cheaper.
 LOG2_E = math.log2(math.e)
@@ -26,105 +28,173 @@ LOG2_E = math.log2(math.e)
 #: How many scores are computed at a time, as far as the blocks' sizes allow: 2 MiB of them in float32.
 SCORES_AT_ONCE = 2**19
 
+#: How much of a plan may be patterns of hidden scores, a byte a score: 256 patterns of 512 × 256. Tiles along
+#: a diagonal are all cut alike, but every document's boundary cuts them in its own way.
+KEPT_BYTES = 2**25
+
+Integers = npt.NDArray[np.int64]
+#: Moves an ndarray to where the scores are, as their framework's array.
+Place = Callable[[npt.NDArray[Any]], Any]
+#: Which scores of a tile do not count: a boolean array of the framework, `[rows, 1, keys]`.
+Hidden = Callable[[], Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Scores to compute: `keys`, and those `rows` of the query block that see any of them.
 
-    `hidden` tells which of these scores do not count, boolean `[rows, keys]`; None when all do.
+    `hidden` gives those of these scores that do not count; None when all do.
     """
 
     rows: slice
     keys: slice
-    hidden: npt.NDArray[np.bool_] | None
+    hidden: Hidden | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryBlock:
     """Consecutive `queries` of the batch elements `batch`, which have them masked alike.
 
-    The i-th of them sees the keys `starts[i]` ≤ j < `stops[i]`.
+    `whole` are the first keys of the tiles whose scores all count, which follow one another; those that the
+    mask cuts stand `before` and `after`. Whole tiles are not listed: their number grows quadratically with
+    the length, that of all others linearly.
     """
 
     batch: slice
     queries: slice
-    starts: npt.NDArray[np.int64]
-    stops: npt.NDArray[np.int64]
+    before: tuple[Tile, ...]
+    whole: range
+    after: tuple[Tile, ...]
 
-    def tiles(self, size: int) -> Iterator[Tile]:
-        """The tiles of at most `size` keys that hold all the scores that count, in order; none is empty."""
-        seeing = self.starts < self.stops
-        if not seeing.any():
-            return
-        every = slice(0, len(seeing))
-        first, last = int(self.starts[seeing].min()), int(self.stops[seeing].max())
-        # Every query sees the keys from `inner_first` to `inner_last`, if there are any.
-        inner_first, inner_last = int(self.starts.max()), int(self.stops.min())
-        for low in range(first, last, size):
+    def tiles(self) -> Iterator[Tile]:
+        """The tiles that hold all the scores that count, in the order of their keys; none is empty."""
+        yield from self.before
+        every, size, end = slice(0, self.queries.stop - self.queries.start), self.whole.step, self.whole.stop
+        for low in self.whole:
+            yield Tile(every, slice(low, min(low + size, end)), None)
+        yield from self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to work on, one after another, and the number of scores in the largest tile.
+
+    Each item is a slice of the B·Hkv key heads of the batch and a block of queries.
+    """
+
+    work: Sequence[tuple[slice, QueryBlock]]
+    largest_tile: int
+
+
+class _Patterns:
+    """What hides the scores of the tiles that are cut: one `Hidden` for all that are cut alike.
+
+    The first KEPT_BYTES of patterns are kept as they are applied. Of the others only the ends of the rows'
+    ranges are, and the pattern is made whenever it is asked for: two comparisons where the tile lies.
+    """
+
+    def __init__(self, place: Place, size: int) -> None:
+        self._place = place
+        self._keys = np.arange(size, dtype=np.int32)
+        self._placed_keys = place(self._keys)
+        self._room = KEPT_BYTES
+        self._known: dict[tuple[bytes, bytes, int], Hidden] = {}
+
+    def of(self, starts: Integers, stops: Integers, width: int) -> Hidden | None:
+        """For rows that see `starts` ≤ j < `stops` of `width` keys; None if they see all."""
+        if starts.max() == 0 and stops.min() == width:
+            return None
+        starts, stops = starts.astype(np.int32), stops.astype(np.int32)
+        ends = starts[:, None, None], stops[:, None, None]
+        known = starts.tobytes(), stops.tobytes(), width
+        if known not in self._known:
+            if len(starts) * width <= self._room:
+                self._room -= len(starts) * width
+                kept = self._place(_outside(self._keys[:width], *ends))
+                self._known[known] = lambda: kept
+            else:
+                self._known[known] = partial(_outside, self._placed_keys[:width], *map(self._place, ends))
+        return self._known[known]
+
+
+def _outside(keys: Any, starts: Any, stops: Any) -> Any:
+    """Whether a key is none of start ≤ j < stop; ndarrays or tensors."""
+    hidden = keys < starts
+    hidden |= keys >= stops
+    return hidden
+
+
+def _query_block(
+    batch: slice, first_query: int, starts: Integers, stops: Integers, size: int, patterns: _Patterns
+) -> QueryBlock:
+    """The block whose i-th query sees the keys `starts[i]` ≤ j < `stops[i]`, in tiles of at most `size`."""
+    queries = slice(first_query, first_query + len(starts))
+    seeing = starts < stops
+    if not seeing.any():
+        return QueryBlock(batch, queries, (), range(0), ())
+    first, last = int(starts[seeing].min()), int(stops[seeing].max())
+
+    def cut(lows: range) -> Iterator[Tile]:
+        for low in lows:
             high = min(low + size, last)
-            keys = slice(low, high)
-            if inner_first <= low and high <= inner_last:
-                yield Tile(every, keys, None)
-                continue
-            seen = np.flatnonzero(seeing & (self.starts < high) & (self.stops > low))
+            seen = np.flatnonzero(seeing & (starts < high) & (stops > low))
             if len(seen):  # documents may leave keys out that lie between those of two queries
                 rows = slice(int(seen[0]), int(seen[-1]) + 1)
-                starts, stops = (
-                    (ends[rows] - low).clip(0, high - low).tobytes() for ends in (self.starts, self.stops)
-                )
-                yield Tile(rows, keys, _hidden(starts, stops, high - low))
+                from_low, to_high = ((each[rows] - low).clip(0, high - low) for each in (starts, stops))
+                yield Tile(rows, slice(low, high), patterns.of(from_low, to_high, high - low))
 
-
-@lru_cache(maxsize=16)
-def _hidden(starts: bytes, stops: bytes, size: int) -> npt.NDArray[np.bool_] | None:
-    """Which of `size` keys the queries with these ranges (int64, from the first of the keys) do not see.
-
-    Kept by its arguments' values: the tiles along a diagonal are all cut alike, and for every head.
-    """
-    keys = np.arange(size)
-    hidden: npt.NDArray[np.bool_] = keys < np.frombuffer(starts, np.int64)[:, None]
-    hidden |= keys >= np.frombuffer(stops, np.int64)[:, None]
-    return hidden if hidden.any() else None
-
-
-@lru_cache(maxsize=8)
-def query_blocks(mask: Mask, size: int) -> tuple[QueryBlock, ...]:
-    """All queries in blocks of `size`, per batch element where the mask differs between them.
-
-    Kept, as masks are: kernels ask within their timed call.
-    """
-    starts, stops = mask.key_ranges()
-    shared = len(starts) == 1
-    return tuple(
-        QueryBlock(
-            slice(0, mask.batch) if shared else slice(element, element + 1),
-            slice(low, min(low + size, mask.q_len)),
-            starts[element, low : low + size],
-            stops[element, low : low + size],
-        )
-        for element in range(len(starts))
-        for low in range(0, mask.q_len, size)
+    # Every query sees the keys from `inner_first` to `inner_last`, if there are any.
+    inner_first, inner_last = int(starts.max()), int(stops.min())
+    begin = first + math.ceil((inner_first - first) / size) * size
+    end = last if inner_last == last else first + (inner_last - first) // size * size
+    if begin >= end:
+        begin = end = last
+    return QueryBlock(
+        batch,
+        queries,
+        tuple(cut(range(first, begin, size))),
+        range(begin, end, size),
+        tuple(cut(range(end, last, size))),
     )
 
 
-def schedule(
-    mask: Mask, kv_heads: int, group: int, q_size: int, size: int
-) -> tuple[list[tuple[slice, QueryBlock]], int]:
-    """What to work on, one after another, and the number of scores in the largest tile.
+def plan(
+    mask: Mask, kv_heads: int, group: int, q_size: int, size: int, place: Place, device: str = "cpu"
+) -> Plan:
+    """How to compute attention under `mask`, in blocks of `q_size` queries and tiles of `size` keys.
 
-    Each item is a slice of the B·Hkv key heads of the batch, `group` query heads sharing each, and a block of
-    `q_size` queries, whose tiles are of `size` keys.
+    `group` query heads share each of the `kv_heads`. `place` moves an array to `device`. Built once and kept
+    with the mask, in memory that grows linearly with its queries, but for KEPT_BYTES.
     """
-    per_head = group * min(q_size, mask.q_len) * min(size, mask.kv_len)
-    at_once = max(1, SCORES_AT_ONCE // per_head)
-    work = [
-        (slice(first, min(first + at_once, block.batch.stop * kv_heads)), block)
-        for block in query_blocks(mask, q_size)
-        for first in range(block.batch.start * kv_heads, block.batch.stop * kv_heads, at_once)
-    ]
-    # All queries of some heads, then those of the next, so that the heads' keys stay in the cache.
-    work.sort(key=lambda item: item[0].start)
-    return work, per_head * max(part.stop - part.start for part, _ in work)
+
+    def build() -> Plan:
+        starts, stops = mask.key_ranges()
+        patterns = _Patterns(place, min(size, mask.kv_len))
+        blocks = [
+            _query_block(
+                slice(0, mask.batch) if len(starts) == 1 else slice(element, element + 1),
+                low,
+                starts[element, low : low + q_size],
+                stops[element, low : low + q_size],
+                size,
+                patterns,
+            )
+            for element in range(len(starts))
+            for low in range(0, mask.q_len, q_size)
+        ]
+        per_head = group * min(q_size, mask.q_len) * min(size, mask.kv_len)
+        at_once = max(1, SCORES_AT_ONCE // per_head)
+        work = [
+            (slice(first, min(first + at_once, block.batch.stop * kv_heads)), block)
+            for block in blocks
+            for first in range(block.batch.start * kv_heads, block.batch.stop * kv_heads, at_once)
+        ]
+        # All queries of some heads, then those of the next, so that the heads' keys stay in the cache.
+        work.sort(key=lambda item: item[0].start)
+        return Plan(work, per_head * max(part.stop - part.start for part, _ in work))
+
+    blocks = f"{kv_heads} × {group} heads in blocks {q_size} × {size}, {SCORES_AT_ONCE} scores at once"
+    return mask.kept(f"{blocks}, on {device}", build)
 
 
 def supports(workload: Workload, options: Options, device: str) -> str | None:

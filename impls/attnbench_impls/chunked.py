@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.implementation import AttentionInputs, Implementation, Options
 from attnbench.masks import Mask
 from attnbench.workload import Workload
-from attnbench_impls.blocks import LOG2_E, Tile, schedule, supports
+from attnbench_impls.blocks import LOG2_E, Plan, Tile, plan, supports
 
 if TYPE_CHECKING:
     import torch
@@ -52,17 +52,30 @@ def _product(memory: torch.Tensor, a: torch.Tensor, b: torch.Tensor, factor: flo
     return memory[: n * i * k].view(n, i, k).baddbmm_(a, b, beta=0, alpha=factor)
 
 
+def _plan(mask: Mask, q: torch.Tensor, kv_heads: int, q_size: int, size: int) -> Plan:
+    """What to compute, with the mask's patterns on q's device."""
+    import torch
+
+    device = str(q.device)
+    return plan(
+        mask,
+        kv_heads,
+        q.shape[1] // kv_heads,
+        q_size,
+        size,
+        lambda array: torch.from_numpy(array).to(device),
+        device,
+    )
+
+
 def _rows(tile: Tile, group: int) -> slice:
     return slice(tile.rows.start * group, tile.rows.stop * group)
 
 
 def _hide(scores: torch.Tensor, tile: Tile, group: int) -> None:
     """Set the scores `[n, rows·G, keys]` that the mask hides to −∞."""
-    import torch
-
     if tile.hidden is not None:
-        hidden = torch.from_numpy(tile.hidden).to(scores.device).unsqueeze(1)
-        scores.view(len(scores), -1, group, scores.shape[2]).masked_fill_(hidden, -math.inf)
+        scores.view(len(scores), -1, group, scores.shape[2]).masked_fill_(tile.hidden(), -math.inf)
 
 
 def forward(
@@ -79,14 +92,14 @@ def forward(
     logsumexp = queries.new_empty((*queries.shape[:3], 1), dtype=computed)
     # Stands for the largest score of a query that has seen none. Unlike −∞ it can be subtracted from itself.
     lowest = torch.finfo(computed).min
-    work, tile_scores = schedule(mask, kv_heads, group, q_size, size)
-    memory = queries.new_empty(tile_scores, dtype=computed)
-    for part, block in work:
+    planned = _plan(mask, q, kv_heads, q_size, size)
+    memory = queries.new_empty(planned.largest_tile, dtype=computed)
+    for part, block in planned.work:
         q_block = _widened(queries[part, block.queries].flatten(1, 2))
         largest = q_block.new_full((*q_block.shape[:2], 1), lowest)
         total = torch.zeros_like(largest)
         summed = q_block.new_zeros((*q_block.shape[:2], v_dim))
-        for tile in block.tiles(size):
+        for tile in block.tiles():
             k_tile, v_tile = _widened(keys[part, tile.keys]), _widened(values[part, tile.keys])
             rows = _rows(tile, group)
             scores = _product(memory, q_block[:, rows], k_tile.mT, scale * LOG2_E)
@@ -130,16 +143,16 @@ def backward(
     outputs, d_outputs = _grouped(output, kv_heads), _grouped(grad_out, kv_heads)
     dq = _grouped(q.new_empty(q.shape), kv_heads)
     dk, dv = (each.new_zeros(each.shape, dtype=logsumexp.dtype) for each in (keys, values))
-    work, tile_scores = schedule(mask, kv_heads, group, q_size, size)
-    memory = logsumexp.new_empty((2, tile_scores))
-    for part, block in work:
+    planned = _plan(mask, q, kv_heads, q_size, size)
+    memory = logsumexp.new_empty((2, planned.largest_tile))
+    for part, block in planned.work:
         q_block, out, d_out, shift = (
             _widened(each[part, block.queries].flatten(1, 2))
             for each in (queries, outputs, d_outputs, logsumexp)
         )
         delta = (d_out * out).sum(dim=-1, keepdim=True)
         dq_block = q_block.new_zeros(q_block.shape)
-        for tile in block.tiles(size):
+        for tile in block.tiles():
             k_tile, v_tile = _widened(keys[part, tile.keys]), _widened(values[part, tile.keys])
             rows = _rows(tile, group)
             q_rows, d_rows = q_block[:, rows], d_out[:, rows]
@@ -192,7 +205,7 @@ IMPLEMENTATION = Implementation(
     operation="attention",
     framework="torch",
     summary="online softmax over blocks of queries and keys, one tile of scores in memory",
-    memory="O(B·H·Lq + q_block·block)",
+    memory="O(B·H·Lq + q_block·block); backward of halves: + O(B·Hkv·Lk·(D + Dv)), dk and dv in float32",
     flops="O(B·H·Lq·Lk·D), without the tiles that the mask hides",
     source="Rabe & Staats, Self-attention Does Not Need O(n²) Memory (2021)",
     load=load,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from attnbench.implementation import AttentionInputs, Implementation, Options
 from attnbench.workload import Workload
-from attnbench_impls.blocks import LOG2_E, QueryBlock, Tile, schedule, supports
+from attnbench_impls.blocks import LOG2_E, QueryBlock, Tile, plan, supports
 
 __all__ = ["IMPLEMENTATION"]
 
@@ -52,10 +52,9 @@ class Blocks:
         self.computed = np.result_type(x.q.dtype, np.float32)
         self._factor = self.computed.type(x.scale * LOG2_E)
         self._group = x.q.shape[1] // kv_heads
-        self._size = int(options["block"])
-        self.work, self._largest_tile = schedule(
-            x.mask, kv_heads, self._group, int(options["q_block"]), self._size
-        )
+        q_size, size = int(options["q_block"]), int(options["block"])
+        planned = plan(x.mask, kv_heads, self._group, q_size, size, lambda array: array)
+        self.work, self._largest_tile = planned.work, planned.largest_tile
 
     def tile_memory(self) -> Array:
         """Room for the scores of any tile."""
@@ -73,7 +72,7 @@ class Blocks:
 
     def tiles(self, part: slice, block: QueryBlock) -> Iterator[tuple[Tile, slice, Array, Array]]:
         """Each tile of the block, its rows among the block's, and its keys and values, `[n, keys, D]`."""
-        for tile in block.tiles(self._size):
+        for tile in block.tiles():
             rows = slice(tile.rows.start * self._group, tile.rows.stop * self._group)
             k_tile, v_tile = (
                 tensor[part, tile.keys].astype(self.computed, copy=False)
@@ -86,7 +85,7 @@ class Blocks:
         scores = _product(memory, q_rows, k_tile.swapaxes(1, 2))
         if tile.hidden is not None:
             per_head = scores.reshape(len(scores), -1, self._group, scores.shape[2])
-            np.copyto(per_head, -np.inf, where=tile.hidden[:, None])
+            np.copyto(per_head, -np.inf, where=tile.hidden())
         return scores
 
 
@@ -193,7 +192,7 @@ IMPLEMENTATION = Implementation(
     operation="attention",
     framework="numpy",
     summary="online softmax over blocks of queries and keys in NumPy, one tile of scores in memory",
-    memory="O(q_block·block)",
+    memory="O(q_block·block); backward of halves: + O(B·Hkv·Lk·(D + Dv)), dk and dv in float32",
     flops="O(B·H·Lq·Lk·D), without the tiles that the mask hides",
     source="Rabe & Staats, Self-attention Does Not Need O(n²) Memory (2021)",
     load=load,

@@ -49,10 +49,11 @@ def test_a_block_is_a_whole_number(option, size):
     block=st.integers(1, 24),
     q_block=st.integers(1, 24),
     scores_at_once=st.sampled_from([1, 100, 2**19]),
+    kept_bytes=st.sampled_from([0, 2**25]),
     factor=st.sampled_from([1.0, 100.0]),
 )
 def test_as_naive_in_float64_whatever_the_blocks(
-    specification, batch, heads, q_len, kv_len, dims, block, q_block, scores_at_once, factor
+    specification, batch, heads, q_len, kv_len, dims, block, q_block, scores_at_once, kept_bytes, factor
 ):
     (h, kv), (d, dv) = heads, dims
     mask = Mask(specification, batch, q_len, kv_len, seed=1)
@@ -60,6 +61,7 @@ def test_as_naive_in_float64_whatever_the_blocks(
     x = AttentionInputs(q, k, drawn(batch, kv, kv_len, dv), mask, d**-0.5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "SCORES_AT_ONCE", scores_at_once)
+        patch.setattr(blocks, "KEPT_BYTES", kept_bytes)
         got = results(CHUNKED, x, {"block": block, "q_block": q_block})
     for mine, its in zip(got, results(NAIVE, x, {}), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-9)

@@ -51,10 +51,11 @@ def expected(x: AttentionInputs, grad_out: np.ndarray) -> list[np.ndarray]:
     block=st.integers(1, 24),
     q_block=st.integers(1, 24),
     scores_at_once=st.sampled_from([1, 100, 2**19]),
+    kept_bytes=st.sampled_from([0, 2**25]),
     factor=st.sampled_from([1.0, 100.0]),
 )
 def test_as_naive_whatever_the_blocks(
-    specification, batch, heads, q_len, kv_len, dims, block, q_block, scores_at_once, factor
+    specification, batch, heads, q_len, kv_len, dims, block, q_block, scores_at_once, kept_bytes, factor
 ):
     (h, kv), (d, dv) = heads, dims
     mask = Mask(specification, batch, q_len, kv_len, seed=1, framework="numpy")
@@ -67,6 +68,7 @@ def test_as_naive_whatever_the_blocks(
     kept = [each.copy() for each in (q, k, v, grad_out)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "SCORES_AT_ONCE", scores_at_once)
+        patch.setattr(blocks, "KEPT_BYTES", kept_bytes)
         chunked = results(NUMPY_CHUNKED, x, grad_out, {"block": block, "q_block": q_block})
     for mine, textbook, its in zip(
         chunked, results(NUMPY, x, grad_out, {}), expected(x, grad_out), strict=True
@@ -111,7 +113,7 @@ def peak(implementation, length: int, pass_: str, **options: int) -> int:
     workload = Workload("attention", AttentionShape(1, 2, 2, length, length, 8), pass_=pass_)
     case = load_case(implementation, options, workload, "cpu", 0)
     call = case.prepare_call()
-    call()  # what is kept from call to call (blocks, masks of tiles) is not the call's
+    call()  # what is kept with the mask (blocks, masks of tiles) is not the call's
     return peak_alloc_bytes(call, "numpy") - case.output_bytes
 
 
