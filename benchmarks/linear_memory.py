@@ -1,9 +1,10 @@
 """Does `chunked` need memory that grows linearly with the sequence, where the textbook's grows quadratically?
 
 Rabe & Staats, *Self-attention Does Not Need O(n²) Memory* (2021), compare the memory overhead, beyond inputs
-and outputs, of the standard algorithm with theirs: at length 16384 theirs needs 59 times less for inference
-and 32 times less with gradients. Their standard overhead there, 1 GB, is one matrix of 16384² float32 scores,
-so this measures one head in float32, of dimension 64: peaks of the allocator, by the harness's own function.
+and outputs, of the standard algorithm with theirs: by their abstract, theirs needs 59 times less at length
+16384 for inference and 32 times less with gradients. That the standard overhead there is the scores of one
+head in float32, 16384² · 4 B = 1 GiB, is our reading, and why this measures one head of dimension 64 in
+float32: peaks of the allocator, by the harness's own function.
 
 Prints a Markdown table with the order by which each peak grows (1: linear, 2: quadratic), the ratios of
 overheads beside the paper's, and draws docs/linear_memory.png. Takes about 2 minutes and 6 GiB. The lengths
