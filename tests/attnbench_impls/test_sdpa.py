@@ -12,18 +12,10 @@ from attnbench.bench.kernel import load_case, why_unsupported
 from attnbench.inputs import InputPool
 from attnbench.masks import Mask, why_impossible
 from attnbench.workload import DTYPES, AttentionShape, Workload
-from attnbench_impls import sdpa
-from attnbench_impls.sdpa import (
-    SDPA,
-    SDPA_CUDNN,
-    SDPA_EFFICIENT,
-    SDPA_FLASH,
-    SDPA_MATH,
-    Pinned,
-    how_masked,
-    own_reasons,
-    twin_of,
-)
+from attnbench_impls.sdpa import SDPA, SDPA_CUDNN, SDPA_EFFICIENT, SDPA_FLASH, SDPA_MATH, choice, masking
+from attnbench_impls.sdpa.backends import Pinned
+from attnbench_impls.sdpa.masking import Masking, answers_blind_queries, how_masked
+from attnbench_impls.sdpa.twin import own_reasons, twin_of
 
 ON_CPU = {each.name: each for each in (SDPA, SDPA_FLASH, SDPA_MATH)}
 CUDA_ONLY = {each.name: each for each in (SDPA_EFFICIENT, SDPA_CUDNN)}
@@ -103,16 +95,16 @@ def test_blind_queries_give_0_where_the_backend_gives_nan(
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", careless)
     workload = Workload("attention", SHAPES["blind queries"], mask=mask, pass_=pass_)
     assert assess(load_case(SDPA, {}, workload, "cpu", 0, InputPool()))["accuracy"] == "fail"
-    monkeypatch.setattr(sdpa, "answers_blind_queries", lambda device, backend: False)
+    monkeypatch.setattr(masking, "answers_blind_queries", lambda device, backend: False)
     assert assess(load_case(SDPA, {}, workload, "cpu", 0, InputPool()))["accuracy"] == "pass"
 
 
 def test_torch_is_relied_on_for_blind_queries_where_it_was_tried() -> None:
     cpu = torch.device("cpu")
-    assert sdpa.answers_blind_queries(cpu, None)
-    assert sdpa.answers_blind_queries(CUDA, "math")
+    assert answers_blind_queries(cpu, None)
+    assert answers_blind_queries(CUDA, "math")
     for backend in (None, "flash", "mem_efficient", "cudnn"):
-        assert not sdpa.answers_blind_queries(CUDA, backend)
+        assert not answers_blind_queries(CUDA, backend)
 
 
 def test_a_causal_mask_needs_no_matrix_but_in_the_backends_without_another_form() -> None:
@@ -140,8 +132,8 @@ def test_the_kernel_behind_a_causal_bias_is_named(
     monkeypatch: pytest.MonkeyPatch, flash: bool, efficient: bool, expected: str
 ) -> None:
     bias = object()
-    masking = sdpa.Masking({"attn_mask": bias})
-    monkeypatch.setattr(sdpa, "how_masked", lambda mask, device, backend: masking)
+    biased = Masking({"attn_mask": bias})
+    monkeypatch.setattr(choice, "how_masked", lambda mask, device, backend: biased)
     monkeypatch.setattr(torch.backends.cuda, "can_use_flash_attention", lambda asked: flash)
     monkeypatch.setattr(torch.backends.cuda, "can_use_efficient_attention", lambda asked: efficient)
     monkeypatch.setattr(
