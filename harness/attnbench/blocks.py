@@ -63,7 +63,8 @@ def measure_block(
 
     First each case is inspected in a bench of its own (`prepare`, `memory`), after one bench was asked which
     of them can run; then all are judged in one (`reference`, `accuracy`), and judged once more with
-    uninitialised memory poisoned; what is still alive is sampled in several fresh benches.
+    uninitialised memory poisoned; what is still alive is sampled in several fresh benches, and after its
+    last round in the first of them asked whether what was timed is still computed (`verify`).
 
     Raises:
         MeasuringError: no benches can be had.
@@ -82,6 +83,12 @@ class _CaseRun(Trial):
     output_bytes: int | None = None
     memory: MemoryReply | None = None
     processes: list[ProcessSamples] = field(default_factory=list)
+    verified: bool = False
+
+    @property
+    def wants_verifying(self) -> bool:
+        """Whether it was judged, and nobody has asked yet if what was timed of it is still computed."""
+        return self.alive and self.accuracy is not None and not self.verified
 
 
 class _BlockRun:
@@ -198,7 +205,16 @@ class _BlockRun:
                 self._keep(bench, entrants)
                 for entrant, failure in outcome.failures:
                     failed(entrant.case_id, failure, group)
-                groups.appendleft([entrant.case_id for entrant in outcome.unfinished])
+                again = [entrant.case_id for entrant in outcome.unfinished]
+                out = {*again, *(entrant.case_id for entrant, _ in outcome.failures)}
+                finished = [entrant.case_id for entrant in entrants if entrant.case_id not in out]
+                if outcome.lost is None:
+                    for case_id, failure in self._verify(bench, finished):
+                        failed(case_id, failure, group)
+                        finished.remove(case_id)
+                if process == self.processes - 1:  # no other process will come in which they can be asked
+                    again += [case_id for case_id in finished if self.runs[case_id].wants_verifying]
+                groups.appendleft(again)
 
     def _enter(
         self, bench: Bench, case_ids: Sequence[str]
@@ -216,6 +232,25 @@ class _BlockRun:
             else:
                 entrants.append(Entrant(case_id, bench))
         return entrants, failures, False
+
+    def _verify(self, bench: Bench, case_ids: Sequence[str]) -> list[tuple[str, BenchFailed]]:
+        """Is what `bench` has timed still computed? Once a case, after all rounds; and what failed at that.
+
+        Those that are left when the bench is lost are asked in the next.
+        """
+        failures: list[tuple[str, BenchFailed]] = []
+        for case_id in case_ids:
+            run = self.runs[case_id]
+            if not run.wants_verifying:
+                continue
+            try:
+                self.judge.verify(bench, run)
+                run.verified = True
+            except BenchFailed as failure:
+                failures.append((case_id, failure))
+                if isinstance(failure, BenchLost):
+                    break
+        return failures
 
     def _keep(self, bench: Bench, entrants: Sequence[Entrant]) -> None:
         """Add this bench's samples to every case, empty ones where a case took no part.

@@ -13,7 +13,15 @@ from typing import Any, Self, cast
 from uuid import uuid4
 
 from attnbench.case import Case
-from attnbench.protocol import AccuracyReply, Bench, BenchFailed, BenchLost, BenchSource, PrepareReply
+from attnbench.protocol import (
+    AccuracyReply,
+    Bench,
+    BenchFailed,
+    BenchLost,
+    BenchSource,
+    PrepareReply,
+    VerifyReply,
+)
 
 __all__ = ["Judge", "Seat", "Trial"]
 
@@ -44,7 +52,7 @@ class Trial:
         self.status, self.reason = failure.status, failure.reason
 
     def refute(self, reason: str | None) -> None:
-        """Its answers are wrong, or depend on memory that nobody wrote."""
+        """Its answers are wrong, depend on memory that nobody wrote, or are those of earlier calls."""
         assert self.accuracy is not None  # only a case that was judged can be refuted
         self.accuracy = {
             **self.accuracy,
@@ -171,6 +179,16 @@ class Judge:
 
         judged = [trial for trial in trials if trial.alive and trial.accuracy is not None]
         self._in_turn(judged, seat, poisoned, self._cannot_stand_poison)
+
+    def verify(self, bench: Bench, trial: Trial) -> None:
+        """Does what `bench` has timed still follow its inputs, or does it return what it remembers?
+
+        Raises:
+            BenchFailed: as `Bench.request`.
+        """
+        reply = cast(VerifyReply, self.request(bench, "verify", trial))
+        if reply["reason"] is not None:
+            trial.refute(reply["reason"])
 
     def _accuracy(self, bench: Bench, trial: Trial, **mode: bool) -> AccuracyReply:
         self.prepare(bench, trial, **mode)

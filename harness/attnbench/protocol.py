@@ -5,7 +5,7 @@ verb's figures, or `"ok": false` with a `status` and a `reason`. This is the sea
 answers these verbs (`Bench` below) can be driven, a scripted one as well as a process.
 
 Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `reference`, `accuracy`,
-`sample`, `release`. Their parameters and answers are the TypedDicts below.
+`sample`, `verify`, `release`. Their parameters and answers are the TypedDicts below.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ __all__ = [
     "PrepareParameters",
     "PrepareReply",
     "SampleReply",
+    "VerifyReply",
     "finite_or_none",
 ]
 
@@ -146,6 +147,15 @@ class SampleReply(TypedDict):
     elapsed_s: float
     cpu_s: float
     launch_s: float | None
+
+
+class VerifyReply(TypedDict):
+    """Why the call that was timed does not compute what it returns, or null.
+
+    `verify` is asked of a bench that has sampled the case, about the very call that it timed.
+    """
+
+    reason: str | None
 
 
 class ChannelClosed(Exception):

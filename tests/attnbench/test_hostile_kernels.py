@@ -162,6 +162,19 @@ def test_an_unwritten_row_shows_where_memory_is_poisoned(source: ZygoteSource) -
         assert bench.request("accuracy", {"case": name}, PATIENCE_S)["accuracy"] == verdict
 
 
+@pytest.mark.parametrize(
+    ("name", "follows"), [("fine", True), ("fine_numpy", True), ("replays", False), ("replays_numpy", False)]
+)
+def test_what_is_replayed_once_it_is_timed_shows(source: ZygoteSource, name: str, follows: bool) -> None:
+    bench = source.bench()
+    prepare(bench, name)
+    assert bench.request("accuracy", {"case": name}, PATIENCE_S)["accuracy"] == "pass"
+    bench.request("sample", {"case": name, "calls": 9, "cache": "warm"}, PATIENCE_S)
+    reason = bench.request("verify", {"case": name}, PATIENCE_S)["reason"]
+    assert (reason is None) == follows, reason
+    bench.close()
+
+
 def test_what_a_kernel_starts_ends_with_its_bench(source: ZygoteSource, children_file: Path) -> None:
     bench = source.bench()
     assert_fine(bench, "leaves_children")

@@ -62,7 +62,9 @@ def test_a_block_is_asked_about_inspected_judged_poisoned_and_sampled_in_fresh_b
     assert verbs[1] == verbs[2] == {"prepare", "memory"}, "each case is inspected in a bench of its own"
     assert verbs[JUDGES] == {"reference", "prepare", "accuracy", "release"}
     assert verbs[POISONED] == {"prepare", "accuracy", "release"}
-    assert verbs[5] == verbs[6] == verbs[7] == {"prepare", "sample"}
+    assert verbs[5] == {"prepare", "sample", "verify"}
+    assert [verb for n, verb, _ in source.log if n == 5][-3:] == ["sample", "verify", "verify"]
+    assert verbs[6] == verbs[7] == {"prepare", "sample"}
     assert [bench.number for bench in source.benches if bench.poisoned] == [POISONED]
     a = records["a"]
     assert (a.status, a.reason, a.converged) == ("ok", None, True)
@@ -136,7 +138,7 @@ def test_the_same_seed_gives_the_same_records() -> None:
     assert once() == once()
 
 
-@pytest.mark.parametrize("verb", ["prepare", "memory", "accuracy", "sample"])
+@pytest.mark.parametrize("verb", ["prepare", "memory", "accuracy", "sample", "verify"])
 @pytest.mark.parametrize(
     "failure",
     [
@@ -192,6 +194,43 @@ def test_what_only_poison_shows_fails_the_case_but_keeps_its_time() -> None:
     assert record.accuracy["error_rel_l2"] is not None
     assert record.status == "ok"
     assert record.processes
+
+
+def test_what_replays_once_it_is_timed_fails_the_case_but_keeps_its_time() -> None:
+    records, source = measured(a=Script(replays="o did not follow the inputs"), b=Script())
+    record = records["a"]
+    assert record.accuracy is not None
+    assert (record.accuracy["accuracy"], record.accuracy["reason"]) == ("fail", "o did not follow the inputs")
+    assert record.status == "ok"
+    assert len(record.processes) == 3
+    assert records["b"].accuracy is not None
+    assert records["b"].accuracy["accuracy"] == "pass"
+    assert sorted(name for _, verb, name in source.log if verb == "verify") == ["a", "b"], "once a case"
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("verb", ["sample", "verify"])
+def test_who_ends_a_bench_spares_nobody_the_question_whether_it_replays(processes: int, verb: str) -> None:
+    loss = BenchLost("crashed", "killed by SIGSEGV")
+    source = ScriptedSource(
+        {
+            "a": Script(steady(1e-3), replays="o did not follow the inputs"),
+            "bad": Script(
+                lambda bench, sample: 1e-3 * (1 + sample % 2),  # outlasts the others in the rounds
+                fails=failing(verb, loss, from_sample=12 if verb == "sample" else 0),
+            ),
+            "c": Script(steady(1e-3), replays="o did not follow the inputs"),
+        }
+    )
+    text = SCENARIO.format(names="a, bad, c", lengths="16").replace("processes: 3", f"processes: {processes}")
+    scenario = parse(text, "scripted.yaml")
+    (block,) = scenario.expand(source.hello["catalogue"])
+    a, bad, c = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    assert bad.status == "crashed"
+    for record in (a, c):
+        assert record.status == "ok"
+        assert record.accuracy is not None
+        assert record.accuracy["accuracy"] == "fail"
 
 
 def dying(failure: BenchFailed, *benches: int) -> Script:

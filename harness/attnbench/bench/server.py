@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from attnbench.bench import accuracy, clock, memory
+from attnbench.bench import accuracy, clock, memory, replay
 from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
@@ -24,6 +24,7 @@ from attnbench.protocol import (
     MemoryReply,
     PrepareReply,
     SampleReply,
+    VerifyReply,
 )
 from attnbench.registry import Registry
 from attnbench.workload import Workload
@@ -61,6 +62,7 @@ class BenchServer:
             "memory": self._memory,
             "accuracy": self._accuracy,
             "sample": self._sample,
+            "verify": self._verify,
             "release": self._release,
         }
 
@@ -148,6 +150,10 @@ class BenchServer:
         call = held.timed_call()
         with held.case.grad_mode():
             return clock.sample(call, request["calls"], device=held.case.device, flush=flush)
+
+    def _verify(self, request: Mapping[str, Any]) -> VerifyReply:
+        held = self._held(request)
+        return VerifyReply(reason=replay.why_replayed(held.case, held.timed_call()))
 
     def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._cases.pop(request["case"], None)

@@ -107,6 +107,67 @@ def test_gradients_are_sampled_measured_and_judged(pass_: str) -> None:
     assert bench.answer({"verb": "accuracy", "case": "right"})["accuracy"] == "pass"
 
 
+def verdict_after_timing(bench: BenchServer, case: str, **axes: Any) -> str | None:
+    assert bench.answer(request(case, **axes))["ok"]
+    for _ in range(2):
+        assert bench.answer({"verb": "sample", "case": case, "calls": 5, "cache": "warm"})["ok"]
+    answer = bench.answer({"verb": "verify", "case": case})
+    assert answer["ok"], answer
+    reason: str | None = answer["reason"]
+    return reason
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize("pass_", sorted(PASSES))
+def test_what_is_computed_every_time_is_verified_and_its_inputs_restored(pass_: str, dtype: str) -> None:
+    bench = server()
+    assert verdict_after_timing(bench, "right", pass_=pass_, dtype=dtype) is None
+    for verb in ("verify", "sample", "accuracy", "sample", "verify"):
+        answer = bench.answer({"verb": verb, "case": "right", "calls": 2, "cache": "warm"})
+        assert answer["ok"], answer
+        assert (answer.get("accuracy", "pass"), answer.get("reason")) == ("pass", None)
+
+
+@pytest.mark.parametrize("by_changes", [False, True])
+@pytest.mark.parametrize("pass_", ["forward", "forward_backward"])
+def test_what_is_replayed_once_it_is_timed_is_told(pass_: str, by_changes: bool) -> None:
+    """By the count of its calls, or as long as torch has counted no change of the inputs."""
+    kept: dict[int, Any] = {}
+    calls: list[int] = []
+
+    def lazy(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        calls.append(len(calls))
+        key = q._version if by_changes else min(len(calls), 6)
+        if key not in kept:
+            kept[key] = right(q, k, v, **rest)
+        return kept[key].detach() + 0 * right(q, k, v, **rest)
+
+    reason = verdict_after_timing(server(lazy=lazy), "lazy", pass_=pass_)
+    assert reason is not None
+    assert reason.startswith("o did not follow the inputs after timing")
+
+
+def test_a_replayed_gradient_is_told() -> None:
+    kept: list[Any] = []
+
+    class Lazy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, q: Any) -> Any:
+            return q * 1
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            kept.append(gradients[0].clone())
+            return kept[min(len(kept), 6) - 1]
+
+    def lazy(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        return right(Lazy.apply(q), k, v, **rest)  # type: ignore[no-untyped-call]  # torch left it untyped
+
+    reason = verdict_after_timing(server(lazy=lazy), "lazy", pass_="backward")
+    assert reason is not None
+    assert reason.startswith("dq did not follow")
+
+
 def test_asked_for_capability_alone_nothing_is_called() -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError
