@@ -32,10 +32,13 @@ SCORES_AT_ONCE = 2**19
 #: a diagonal are all cut alike, but every document's boundary cuts them in its own way.
 KEPT_BYTES = 2**25
 
+#: No rows.
+NONE = slice(0, 0)
+
 Integers = npt.NDArray[np.int64]
 #: Moves an ndarray to where the scores are, as their framework's array.
 Place = Callable[[npt.NDArray[Any]], Any]
-#: Which scores of a tile do not count: a boolean array of the framework, `[rows, 1, keys]`.
+#: Which scores of a tile's cut rows do not count: a boolean array of the framework, `[cut rows, 1, keys]`.
 Hidden = Callable[[], Any]
 
 
@@ -43,11 +46,13 @@ Hidden = Callable[[], Any]
 class Tile:
     """Scores to compute: `keys`, and those `rows` of the query block that see any of them.
 
-    `hidden` gives those of these scores that do not count; None when all do.
+    `hidden` gives those of these scores that do not count, in the tile's rows `cut`; None when all do. Of the
+    other rows all scores count: masking costs more than a comparison a score, and need not touch them.
     """
 
     rows: slice
     keys: slice
+    cut: slice
     hidden: Hidden | None
 
 
@@ -71,7 +76,7 @@ class QueryBlock:
         yield from self.before
         every, size, end = slice(0, self.queries.stop - self.queries.start), self.whole.step, self.whole.stop
         for low in self.whole:
-            yield Tile(every, slice(low, min(low + size, end)), None)
+            yield Tile(every, slice(low, min(low + size, end)), NONE, None)
         yield from self.after
 
 
@@ -100,10 +105,8 @@ class _Patterns:
         self._room = KEPT_BYTES
         self._known: dict[tuple[bytes, bytes, int], Hidden] = {}
 
-    def of(self, starts: Integers, stops: Integers, width: int) -> Hidden | None:
-        """For rows that see `starts` ≤ j < `stops` of `width` keys; None if they see all."""
-        if starts.max() == 0 and stops.min() == width:
-            return None
+    def of(self, starts: Integers, stops: Integers, width: int) -> Hidden:
+        """For rows that see `starts` ≤ j < `stops` of `width` keys."""
         starts, stops = starts.astype(np.int32), stops.astype(np.int32)
         ends = starts[:, None, None], stops[:, None, None]
         known = starts.tobytes(), stops.tobytes(), width
@@ -124,6 +127,17 @@ def _outside(keys: Any, starts: Any, stops: Any) -> Any:
     return hidden
 
 
+def _cut_tile(rows: slice, keys: slice, starts: Integers, stops: Integers, patterns: _Patterns) -> Tile:
+    """The tile whose i-th row sees `starts[i]` ≤ j < `stops[i]`, counted from its first key."""
+    width = keys.stop - keys.start
+    starts, stops = starts.clip(0, width), stops.clip(0, width)
+    blind = np.flatnonzero((starts > 0) | (stops < width))
+    if not len(blind):
+        return Tile(rows, keys, NONE, None)
+    cut = slice(int(blind[0]), int(blind[-1]) + 1)
+    return Tile(rows, keys, cut, patterns.of(starts[cut], stops[cut], width))
+
+
 def _query_block(
     batch: slice, first_query: int, starts: Integers, stops: Integers, size: int, patterns: _Patterns
 ) -> QueryBlock:
@@ -140,8 +154,7 @@ def _query_block(
             seen = np.flatnonzero(seeing & (starts < high) & (stops > low))
             if len(seen):  # documents may leave keys out that lie between those of two queries
                 rows = slice(int(seen[0]), int(seen[-1]) + 1)
-                from_low, to_high = ((each[rows] - low).clip(0, high - low) for each in (starts, stops))
-                yield Tile(rows, slice(low, high), patterns.of(from_low, to_high, high - low))
+                yield _cut_tile(rows, slice(low, high), starts[rows] - low, stops[rows] - low, patterns)
 
     # Every query sees the keys from `inner_first` to `inner_last`, if there are any.
     inner_first, inner_last = int(starts.max()), int(stops.min())

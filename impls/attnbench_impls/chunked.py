@@ -75,7 +75,8 @@ def _rows(tile: Tile, group: int) -> slice:
 def _hide(scores: torch.Tensor, tile: Tile, group: int) -> None:
     """Set the scores `[n, rows·G, keys]` that the mask hides to −∞."""
     if tile.hidden is not None:
-        scores.view(len(scores), -1, group, scores.shape[2]).masked_fill_(tile.hidden(), -math.inf)
+        per_head = scores.view(len(scores), -1, group, scores.shape[2])
+        per_head[:, tile.cut].masked_fill_(tile.hidden(), -math.inf)
 
 
 def forward(

@@ -85,7 +85,7 @@ class Blocks:
         scores = _product(memory, q_rows, k_tile.swapaxes(1, 2))
         if tile.hidden is not None:
             per_head = scores.reshape(len(scores), -1, self._group, scores.shape[2])
-            np.copyto(per_head, -np.inf, where=tile.hidden())
+            np.copyto(per_head[:, tile.cut], -np.inf, where=tile.hidden())
         return scores
 
 

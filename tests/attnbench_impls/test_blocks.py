@@ -26,7 +26,7 @@ def tiles_of(mask: Mask, q_size: int, size: int) -> list[Tile]:
 
 
 def counted(mask: Mask, q_size: int, size: int) -> np.ndarray:
-    """How often the tiles compute each score that counts, `[B, Lq, Lk]`, −1 where one is hidden."""
+    """How often the tiles compute each score that counts, `[B, Lq, Lk]`."""
     times = np.zeros((mask.batch, mask.q_len, mask.kv_len), int)
     for block in blocks_of(mask, q_size, size):
         assert block.queries.stop - block.queries.start <= q_size
@@ -35,10 +35,13 @@ def counted(mask: Mask, q_size: int, size: int) -> np.ndarray:
             first = block.queries.start
             rows = slice(first + tile.rows.start, first + tile.rows.stop)
             assert rows.stop <= block.queries.stop
-            hidden = None if tile.hidden is None else tile.hidden()[:, 0]
-            times[block.batch, rows, tile.keys] += 1 if hidden is None else np.where(hidden, 0, 1)
-            # A tile has work in it, from its first row to its last; what is masked hides something.
-            assert hidden is None or (hidden.any() and (~hidden[[0, -1]]).any(axis=1).all())
+            counts = np.ones((rows.stop - rows.start, tile.keys.stop - tile.keys.start), bool)
+            if tile.hidden is not None:
+                hidden = tile.hidden()[:, 0]
+                assert hidden[[0, -1]].any(axis=1).all()  # something is masked in the first row, and the last
+                counts[tile.cut] = ~hidden
+            times[block.batch, rows, tile.keys] += counts
+            assert counts[[0, -1]].any(axis=1).all()  # so is there work
     return times
 
 
