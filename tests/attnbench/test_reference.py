@@ -272,3 +272,39 @@ def test_the_yardstick_rounds_more_than_the_floor():
     expected = exact.results["o"]
     floor = float((expected.bfloat16().double() - expected).norm())
     assert float((yardstick(drawn, exact.rows)["o"].double() - expected).norm()) > 1.2 * floor
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_through_the_maximum_are_in_the_spread_of_its_key(dtype):
+    """The rounding of all dS of a row goes to the key of its largest score, and to no other."""
+    workload = Workload("attention", AttentionShape(1, 1, 1, 1, 9, 4), dtype=dtype, pass_="forward_backward")
+    drawn = draw(workload, 3)
+    scores = drawn.q[0, 0].double() @ drawn.k[0, 0].double().T * drawn.scale
+    weights = torch.softmax(scores, dim=-1)[0]
+    d_out, v = drawn.grad_out[0, 0, 0].double(), drawn.v[0, 0].double()
+    of_delta = float((d_out * (weights @ v)).square().sum())
+    of_sum = of_delta + float((2 * weights.square() * (d_out * v).square().sum(dim=-1)).sum())
+    least = (of_sum**0.5 * drawn.scale * drawn.q[0, 0, 0].double().abs()).float()
+    spread = answer(drawn).spreads["dk"][0, 0]
+    assert (spread[scores.argmax()] >= 0.999 * least).all()
+    if dtype == "float32":
+        assert (spread[scores.argmin()] < 0.5 * least).all()
+
+
+def test_the_spread_of_halves_holds_what_moved_scores_do():
+    """By the derivative of o with respect to the scores, moved each by √(scale²·‖q∘k‖² + score²)."""
+    shape = AttentionShape(1, 1, 1, 5, 7, 3)
+    drawn = {d: draw(Workload("attention", shape, dtype=d), 1) for d in ("float32", "bfloat16")}
+    half = drawn["bfloat16"]
+    q, k, v = (each[0, 0].double() for each in (half.q, half.k, half.v))
+    scores = (q @ k.T * half.scale).requires_grad_()
+    moved = (half.scale**2 * q.square() @ k.square().T + scores.square()).detach()
+    weights = torch.softmax(scores, dim=-1)
+    o = weights @ v
+    expected = weights.detach().square() @ v.square()
+    for row, column in np.ndindex(*o.shape):
+        (slope,) = torch.autograd.grad(o[row, column], scores, retain_graph=True)
+        expected[row, column] += (slope.square() * moved).sum()
+    spreads = {d: answer(each).spreads["o"][0, 0] for d, each in drawn.items()}
+    torch.testing.assert_close(spreads["bfloat16"].double().square(), expected, rtol=1e-4, atol=1e-9)
+    assert (spreads["float32"] < 0.99 * spreads["bfloat16"]).any()

@@ -1,13 +1,14 @@
 """Right kernels that round as fast ones do: what a conformance test must not refuse.
 
 Each is attention over blocks of keys with float32 sums (float64 for float64), and rounds in its own way what
-a matrix unit would read: the weights before P·V, dS before its products, q times the scale. `ROUNDINGS` holds
-them by name.
+a matrix unit would read: the weights before P·V, dS before its products, q times the scale. Or it is the
+textbook, with gradients by autograd, that computes all in the inputs' dtype. `ROUNDINGS` holds them by name.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -131,6 +132,62 @@ def implementation(name: str, rounding: Rounding) -> Implementation:
     )
 
 
+def textbook(name: str, forward: Callable[[AttentionInputs], torch.Tensor]) -> Implementation:
+    """`forward`, whose gradients are autograd's."""
+    return Implementation(
+        name=name,
+        operation="attention",
+        framework="torch",
+        summary=(forward.__doc__ or "").strip(),
+        load=lambda workload, options: forward,
+    )
+
+
+def of_scores(x: AttentionInputs, scores: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """softmax(scores)·v with weights in `dtype`, 0 where no key is allowed."""
+    allowed = x.mask.to_bool(x.q.device)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -math.inf)
+    weights = torch.softmax(scores, dim=-1)
+    if allowed is not None:
+        weights = weights.masked_fill(~allowed.any(dim=-1, keepdim=True), 0)
+    return weights.to(dtype) @ repeated(x, x.v)
+
+
+def repeated(x: AttentionInputs, tensor: torch.Tensor) -> torch.Tensor:
+    """k or v `[B, Hkv, Lk, D]` as `[B, H, Lk, D]`, through which gradients flow."""
+    return tensor.repeat_interleave(x.q.shape[1] // tensor.shape[1], dim=1)
+
+
+def softmax_by_hand(x: AttentionInputs) -> torch.Tensor:
+    """exp(s − max s) / Σ exp(s − max s), gradients through the maximum included.
+
+    In the inputs' dtype, but for float16, in which the gradient's exp/Σ² underflows.
+    """
+    wide = torch.float32 if x.q.dtype == torch.float16 else x.q.dtype
+    scores = (x.q @ repeated(x, x.k).mT * x.scale).to(wide)
+    allowed = x.mask.to_bool(x.q.device)
+    blind = torch.zeros(()) > 0
+    if allowed is not None:
+        blind = ~allowed.any(dim=-1, keepdim=True)
+        scores = scores.masked_fill(~allowed & ~blind, -math.inf)
+    exps = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
+    weights = (exps / exps.sum(dim=-1, keepdim=True)).masked_fill(blind, 0)
+    return weights.to(x.q.dtype) @ repeated(x, x.v)
+
+
+def root_of_scale_on_both(x: AttentionInputs) -> torch.Tensor:
+    """q and k, times √scale each, rounded; scores and weights rounded."""
+    root = math.sqrt(x.scale)
+    return of_scores(x, (x.q * root) @ (repeated(x, x.k) * root).mT, x.q.dtype)
+
+
+def scaled_queries(x: AttentionInputs) -> torch.Tensor:
+    """q, times the scale, rounded; scores in float32; weights rounded."""
+    wide = torch.promote_types(x.q.dtype, torch.float32)
+    return of_scores(x, (x.q * x.scale).to(wide) @ repeated(x, x.k).to(wide).mT, x.q.dtype)
+
+
 FLASH = implementation("flash", Rounding())
 FLASH_SMALL_BLOCKS = implementation("flash_small_blocks", Rounding(block=5))
 FLASH_ROUNDED_HEADS = implementation("flash_rounded_heads", Rounding(heads=True))
@@ -138,6 +195,9 @@ FLASH_SCALED_QUERIES = implementation("flash_scaled_queries", Rounding(q_first=T
 FLASH_TRUNCATING = implementation("flash_truncating", Rounding(to="truncated"))
 SPLIT_KEYS = implementation("split_keys", Rounding(block=16, splits=3))
 WIDE_WEIGHTS = implementation("wide_weights", Rounding(weights=False, block=16))
+SOFTMAX_BY_HAND = textbook("softmax_by_hand", softmax_by_hand)
+ROOT_OF_SCALE_ON_BOTH = textbook("root_of_scale_on_both", root_of_scale_on_both)
+SCALED_QUERIES = textbook("scaled_queries", scaled_queries)
 
 ROUNDINGS = {
     each.name: each
@@ -149,5 +209,8 @@ ROUNDINGS = {
         FLASH_TRUNCATING,
         SPLIT_KEYS,
         WIDE_WEIGHTS,
+        SOFTMAX_BY_HAND,
+        ROOT_OF_SCALE_ON_BOTH,
+        SCALED_QUERIES,
     )
 }

@@ -4,26 +4,25 @@ Each tensor (o; dq, dk, dv) is judged three times: at each number, as a whole, a
 common. With eps of the dtype, eps_c = min(eps, eps of float32), n the count of what one number sums up,
 
     s = |ref| + spread + tiny              the scale of one number's error (`reference.spread`)
-    e = eps·(1 + ν) + e_c                  what a rounding to the dtype does, and computing besides
-    e_c = eps_c·(2 + 2·max|score| + √n/2)  a score is off by eps_c times itself or so, a sum by its steps
+    e = eps + e_c                          what a rounding to the dtype does, and computing besides
+    e_c = eps_c·(2 + 3·max|score| + √n/2)  a score is off by some eps_c times itself, a sum by its steps
     g = ⟨err, ref⟩ / ⟨ref, ref⟩            the factor, less 1, by which it exceeds the reference on average
 
 a tensor passes where
 
     max |err|/s ≤ 2 · max(5/4 · yardstick's, floor's, e)
-    ‖err‖       ≤ 2 · max(yardstick's, floor's, e/4·‖s‖)
-    |g|         ≤ 2 · (max(|yardstick's|, |floor's|, 0.42·(eps + e_c)) + ρ/√rows)
+    ‖err‖       ≤ 2 · max(yardstick's, floor's, (1/4 + 3/4/√rows(s))·e·‖s‖)
+    |g|         ≤ 2 · (max(|yardstick's|, |floor's|, 0.42·e) + ρ/√rows(ref))
 
 and every number of the whole tensor is finite. The floor is the error of the reference rounded to the dtype,
-tiny the number below which the dtype rounds to a fixed step.
+tiny the number below which the dtype rounds to a fixed step. rows(x) counts the rows of x that matter,
+(Σ‖xᵢ‖²)² / Σ‖xᵢ‖⁴: where few do, all errors may be as large as the largest.
 
 Roundings are independent and average out over rows, and so does g but for ρ/√rows, ρ being half the second
 bound over ‖ref‖: that is how a wrong factor shows far below the rounding of single numbers. Only rounding
 towards zero, by 0.36·eps on average, twice on the way, leaves as much as the 0.84·eps that are allowed.
-`rows` counts those that matter: (Σ‖refᵢ‖²)² / Σ‖refᵢ‖⁴.
 
-The yardstick is one draw, and its largest error varies more than its norm: hence 5/4. Textbooks round scores
-to the dtype; the fewer rows, the luckier it may have been with them: hence ν = 0.6·max|score|/√rows.
+The yardstick is one draw, and its largest error varies more than its norm: hence 5/4.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench.reference import smallest_weight
+from attnbench.reference import smallest_step
 
 if TYPE_CHECKING:
     import torch
@@ -44,15 +43,14 @@ __all__ = ["LARGEST_RATIO", "Errors", "TensorStandard", "Verdict"]
 #: What an `error_ratio` may be at most: it is the error as a share of its bound, times 2.
 LARGEST_RATIO = 2.0
 
-#: How much of max|score|·eps a lucky yardstick is forgiven in one row.
-LUCK = 0.6
+#: What rounding makes of all numbers together, as a share of the most that it makes of one.
+EVEN = 0.25
 
 #: By how much another right kernel's largest error may exceed the yardstick's more than its norm may.
 VARIES = 1.25
 
 #: The common factor that two roundings towards zero leave, in eps: half of what is allowed.
 COMMON = 0.42
-
 
 #: Numbers that are compared at a time.
 PIECE_ELEMENTS = 1 << 17
@@ -93,7 +91,7 @@ class Errors:
             error.abs_()
             largest = float(np.maximum(largest, float(error.max())))  # unlike `max` it keeps a NaN
             worst = float(error.div_(of_piece).max())
-            if not worst <= scaled:
+            if worst > scaled or (math.isnan(worst) and not math.isnan(scaled)):
                 scaled, place = worst, first + int(error.argmax())
         l2, of_reference = math.sqrt(squares), math.sqrt(norm)
         return cls(
@@ -107,9 +105,9 @@ class Errors:
         )
 
 
-def _rows_that_matter(expected: torch.Tensor) -> float:
-    """(Σ‖refᵢ‖²)² / Σ‖refᵢ‖⁴ over the rows of `expected`: their number if all are alike, 1 if one is all."""
-    squares = expected.square().sum(dim=-1)
+def _rows_that_matter(tensor: torch.Tensor) -> float:
+    """(Σ‖xᵢ‖²)² / Σ‖xᵢ‖⁴ over the rows of `tensor`: their number if all are alike, 1 if one is all."""
+    squares = tensor.double().square().sum(dim=-1)
     fourth = float(squares.square().sum())
     return max(1.0, float(squares.sum()) ** 2 / fourth) if fourth else 1.0
 
@@ -143,14 +141,15 @@ class TensorStandard:
 
         dtype = textbook.dtype
         eps = torch.finfo(dtype).eps
-        computing = min(eps, torch.finfo(torch.float32).eps) * (2 + 2 * max_score + math.sqrt(summed) / 2)
+        computing = min(eps, torch.finfo(torch.float32).eps) * (2 + 3 * max_score + math.sqrt(summed) / 2)
         rows = _rows_that_matter(expected)
-        rounding = eps * (1 + LUCK * max_score / math.sqrt(rows)) + computing
-        scale = expected.abs().float().add_(spread).add_(smallest_weight(dtype))
+        rounding = eps + computing
+        scale = expected.abs().float().add_(spread).add_(smallest_step(dtype))
         floor, yard = (Errors.of(each, expected, scale) for each in (expected.to(dtype), textbook))
         norm = float(expected.norm())
-        l2 = _largest_finite(yard.l2, floor.l2, rounding / 4 * float(scale.norm()))
-        common = _largest_finite(abs(yard.gain), abs(floor.gain), COMMON * (eps + computing))
+        share = EVEN + (1 - EVEN) / math.sqrt(_rows_that_matter(scale))
+        l2 = _largest_finite(yard.l2, floor.l2, share * rounding * float(scale.norm()))
+        common = _largest_finite(abs(yard.gain), abs(floor.gain), COMMON * rounding)
         return cls(
             expected=expected,
             scale=scale,

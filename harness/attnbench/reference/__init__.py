@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
 from attnbench.reference.rows import few_rows, sampled_rows
-from attnbench.reference.spread import smallest_weight
+from attnbench.reference.spread import smallest_step
 from attnbench.reference.yardstick import YARDSTICKS, yardstick
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "few_rows",
     "grad_out_on",
     "sampled_rows",
-    "smallest_weight",
+    "smallest_step",
     "yardstick",
 ]

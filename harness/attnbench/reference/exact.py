@@ -12,7 +12,7 @@ import numpy.typing as npt
 from attnbench.inputs import DrawnAttention
 from attnbench.reference import spread
 from attnbench.reference.rows import sampled_rows
-from attnbench.reference.tiles import Tile, cut
+from attnbench.reference.tiles import Operands, Softmax, cut
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +61,6 @@ def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> Answer:
     if drawn.workload.pass_ == "backward":
         del results["o"]  # what is asked for; o itself is needed all the same
     squares = {name: torch.zeros(each.shape, dtype=torch.float32) for name, each in results.items()}
-    smallest = spread.smallest_weight(drawn.q.dtype)
 
     for b in range(shape.batch):
         start, stop = (ends[b if len(ends) > 1 else 0] for ends in (starts, stops))  # [R]
@@ -71,31 +70,20 @@ def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> Answer:
             for h in range(g * group, (g + 1) * group):
                 for piece, tiles in pieces:
                     q = drawn.q[b, h, rows[piece]].double()
-                    output, softmax = _forward(q, k, v, drawn.scale, tiles)
+                    x = Operands(q, k, v, drawn.scale, tiles)
+                    output, softmax, largest = _forward(x)
                     o[b, h, piece] = output
-                    max_score = max(max_score, softmax.max_score)
-                    weights = tiles, softmax.exps, softmax.totals
+                    max_score = max(max_score, largest)
                     if "o" in squares:
-                        squares["o"][b, h, piece] = spread.forward(v, *weights, smallest)
+                        squares["o"][b, h, piece] = spread.forward(x, softmax, output, drawn.q.dtype)
                     if grad_out is not None:
                         d_out = grad_out[b, h, rows[piece]].double()
-                        gradients = dk[b, g], dv[b, g]
-                        dq[b, h, piece] = _backward(
-                            q, k, v, drawn.scale, tiles, softmax, output, d_out, *gradients
-                        )
+                        dq[b, h, piece] = _backward(x, softmax, output, d_out, dk[b, g], dv[b, g])
+                        of_keys = squares["dk"][b, g], squares["dv"][b, g]
                         squares["dq"][b, h, piece] = spread.add_backward(
-                            q,
-                            k,
-                            v,
-                            drawn.scale,
-                            *weights,
-                            output,
-                            d_out,
-                            smallest,
-                            squares["dk"][b, g],
-                            squares["dv"][b, g],
+                            x, softmax, output, d_out, drawn.q.dtype, *of_keys
                         )
-                    del softmax, weights  # before the next piece makes its own
+                    del softmax  # before the next piece makes its own
     return Answer(
         rows=rows,
         results=results,
@@ -104,30 +92,19 @@ def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> Answer:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Softmax:
-    """P = exps / totals: `exps` `[rows, keys]` of each tile, `totals` `[r, 1]`, and the largest |score|."""
-
-    exps: list[torch.Tensor]
-    totals: torch.Tensor
-    max_score: float
-
-
-def _forward(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, tiles: list[Tile]
-) -> tuple[torch.Tensor, _Softmax]:
-    """O = P·V `[r, Dv]` with P = softmax(scale·Q·Kᵀ); q `[r, D]` in float64, k `[Lk, D]`, v `[Lk, Dv]`."""
+def _forward(x: Operands) -> tuple[torch.Tensor, Softmax, float]:
+    """O = P·V `[r, Dv]` with P = softmax(scale·Q·Kᵀ), P, and the largest |score|; q in float64."""
     import torch
 
     # A row that sees no key has no largest score and no weights: these stand for both.
-    largest = torch.full((len(q), 1), torch.finfo(torch.float64).min, dtype=torch.float64)
+    largest = torch.full((len(x.q), 1), torch.finfo(torch.float64).min, dtype=torch.float64)
     totals = torch.zeros_like(largest)
-    output = torch.zeros(len(q), v.shape[-1], dtype=torch.float64)
+    output = torch.zeros(len(x.q), x.v.shape[-1], dtype=torch.float64)
     max_score = 0.0
 
     all_scores = []
-    for tile in tiles:
-        scores = (scale * q[tile.rows]) @ k[tile.keys].double().T
+    for tile in x.tiles:
+        scores = (x.scale * x.q[tile.rows]) @ x.k[tile.keys].double().T
         if tile.unseen is not None:
             scores.masked_fill_(tile.unseen, 0)
         lowest, highest = torch.aminmax(scores)
@@ -136,21 +113,17 @@ def _forward(
             scores.masked_fill_(tile.unseen, -torch.inf)
         largest[tile.rows] = torch.maximum(largest[tile.rows], scores.amax(dim=-1, keepdim=True))
         all_scores.append(scores)
-    for tile, scores in zip(tiles, all_scores, strict=True):
+    for tile, scores in zip(x.tiles, all_scores, strict=True):
         exps = scores.sub_(largest[tile.rows]).exp_()
         totals[tile.rows] += exps.sum(dim=-1, keepdim=True)
-        output[tile.rows] += exps @ v[tile.keys].double()
+        output[tile.rows] += exps @ x.v[tile.keys].double()
     totals.clamp_(min=torch.finfo(torch.float64).tiny)
-    return output.div_(totals), _Softmax(all_scores, totals, max_score)
+    return output.div_(totals), Softmax(all_scores, totals, largest), max_score
 
 
 def _backward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    scale: float,
-    tiles: list[Tile],
-    softmax: _Softmax,
+    x: Operands,
+    softmax: Softmax,
     output: torch.Tensor,
     d_out: torch.Tensor,
     dk: torch.Tensor,
@@ -163,15 +136,15 @@ def _backward(
     """
     import torch
 
-    dq = torch.zeros_like(q)
-    delta = (d_out * output).sum(dim=-1, keepdim=True) * scale / softmax.totals
+    dq = torch.zeros_like(x.q)
+    delta = (d_out * output).sum(dim=-1, keepdim=True) * x.scale / softmax.totals
     d_out = d_out / softmax.totals
-    for tile, exps in zip(tiles, softmax.exps, strict=True):
+    for tile, exps in zip(x.tiles, softmax.exps, strict=True):
         dv[tile.keys].addmm_(exps.T, d_out[tile.rows])
-        d_scores = (scale * d_out[tile.rows]) @ v[tile.keys].double().T
+        d_scores = (x.scale * d_out[tile.rows]) @ x.v[tile.keys].double().T
         d_scores.sub_(delta[tile.rows]).mul_(exps)
-        dq[tile.rows] += d_scores @ k[tile.keys].double()
-        dk[tile.keys].addmm_(d_scores.T, q[tile.rows])
+        dq[tile.rows] += d_scores @ x.k[tile.keys].double()
+        dk[tile.keys].addmm_(d_scores.T, x.q[tile.rows])
     return dq
 
 

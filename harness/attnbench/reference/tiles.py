@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Tile", "cut"]
+__all__ = ["Operands", "Softmax", "Tile", "cut"]
 
 #: Scores held at a time, in elements: 128 MiB in float64.
 PIECE_ELEMENTS = 16 * 1024 * 1024
@@ -31,6 +31,29 @@ class Tile:
     rows: slice
     keys: slice
     unseen: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """Attention of some query rows of one head: q `[r, D]`, k `[Lk, D]`, v `[Lk, Dv]`, and what they see."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True, slots=True)
+class Softmax:
+    """The weights P = exps / totals: `exps` `[rows, keys]` of each tile, `totals` `[r, 1]`.
+
+    `largest` `[r, 1]` are the scores that were subtracted: exps are 1 there.
+    """
+
+    exps: Sequence[torch.Tensor]
+    totals: torch.Tensor
+    largest: torch.Tensor
 
 
 def cut(
