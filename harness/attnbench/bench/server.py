@@ -34,10 +34,14 @@ __all__ = ["BenchServer"]
 
 @dataclass(slots=True)
 class _Held:
-    """A prepared case, and its timed call once it was sampled (which holds the graph of a backward pass)."""
+    """A prepared case, the norms of its first results, and its timed call once it was sampled.
+
+    The call holds the graph of a backward pass.
+    """
 
     case: LoadedCase
     scope: str
+    norms: Mapping[str, float]
     call: Callable[[], Any] | None = field(default=None)
 
     def timed_call(self) -> Callable[[], Any]:
@@ -120,11 +124,11 @@ class BenchServer:
         if request.get("capability_only"):
             return reply
         case = load_case(implementation, options, workload, device, request["seed"], self._pool)
-        reply["first_call_s"] = _first_call_s(case)
+        reply["first_call_s"], norms = _first_call(case)
         reply["resolved_backend"] = case.resolved_backend()
         reply["device_name"] = case.device_name
         reply["output_bytes"] = case.output_bytes
-        self._cases[request["case"]] = _Held(case, scope)
+        self._cases[request["case"]] = _Held(case, scope, norms)
         gc.collect()
         gc.freeze()  # what the kernel imported, as what the bench did: not to be searched before every sample
         return reply
@@ -153,7 +157,7 @@ class BenchServer:
 
     def _verify(self, request: Mapping[str, Any]) -> VerifyReply:
         held = self._held(request)
-        return VerifyReply(reason=replay.why_replayed(held.case, held.timed_call()))
+        return VerifyReply(reason=replay.why_replayed(held.case, held.timed_call(), held.norms))
 
     def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._cases.pop(request["case"], None)
@@ -190,8 +194,8 @@ def _refuse(status: str, reason: object) -> None:
     raise Refusal(status, reason)
 
 
-def _first_call_s(case: LoadedCase) -> float:
-    """Seconds of the first call, which compiles and tunes, without what building the mask took.
+def _first_call(case: LoadedCase) -> tuple[float, dict[str, float]]:
+    """Seconds of the first call, which compiles and tunes, without what building the mask took; its norms.
 
     In a backward pass the first forward is part of it. The output is checked, after the clock has stopped.
     """
@@ -206,5 +210,5 @@ def _first_call_s(case: LoadedCase) -> float:
 
         cuda.synchronize(case.device)
     elapsed = perf_counter() - began
-    case.named(value)
-    return max(0.0, elapsed - (mask.build_s - built))
+    norms = replay.norms(case.named(value))
+    return max(0.0, elapsed - (mask.build_s - built)), norms

@@ -48,7 +48,7 @@ def server(**kernels: Callable[..., Any]) -> BenchServer:
         def function(*args: Any, kernel: Callable[..., Any] = kernel, **kwargs: Any) -> Any:
             return kernel(*args, **kwargs)
 
-        attention(name, masks={"none", "causal"}, passes=PASSES)(function)
+        attention(name, masks={"none", "causal"}, passes=PASSES, grouped_query=True)(function)
         implementation: Implementation = function.__attnbench__  # type: ignore[attr-defined]  # set above
         entries[name] = Entry(implementation, "a test")
     return BenchServer(Registry(entries))
@@ -145,6 +145,65 @@ def test_what_is_replayed_once_it_is_timed_is_told(pass_: str, by_changes: bool)
     reason = verdict_after_timing(server(lazy=lazy), "lazy", pass_=pass_)
     assert reason is not None
     assert reason.startswith("o did not follow the inputs after timing")
+
+
+@pytest.mark.parametrize("heads", [(4, 2), (3, 1), (2, 2)])
+def test_weights_that_are_kept_once_it_is_timed_are_told(heads: tuple[int, int]) -> None:
+    kept: list[Any] = []
+
+    def lazy(q: Any, k: Any, v: Any, *, scale: float, **_: Any) -> Any:
+        k, v = (each.repeat_interleave(heads[0] // heads[1], dim=1) for each in (k, v))
+        if len(kept) < 6:
+            kept.append(torch.softmax(q @ k.mT * scale, dim=-1))
+        return kept[-1] @ v
+
+    workload = Workload("attention", AttentionShape(2, *heads, 24, 24, 8)).to_json()
+    reason = verdict_after_timing(server(lazy=lazy), "lazy", workload=workload)
+    assert reason is not None
+    assert reason.startswith("o did not follow the inputs")
+
+
+def test_right_kernels_of_grouped_heads_are_verified() -> None:
+    def grouped(q: Any, k: Any, v: Any, *, scale: float, mask: Any) -> Any:
+        group = q.shape[1] // k.shape[1]
+        return right(q, *(x.repeat_interleave(group, dim=1) for x in (k, v)), mask=mask, scale=scale)
+
+    for heads in ((4, 2), (3, 1)):
+        for pass_ in sorted(PASSES):
+            shape = AttentionShape(2, *heads, 8, 24, 8)
+            workload = Workload("attention", shape, mask="causal", pass_=pass_).to_json()
+            assert verdict_after_timing(server(grouped=grouped), "grouped", workload=workload) is None
+
+
+def test_zeros_that_follow_anything_are_told() -> None:
+    calls: list[int] = []
+
+    def lazy(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        calls.append(1)
+        return right(q, k, v, **rest) if len(calls) < 6 else torch.zeros_like(q)
+
+    assert verdict_after_timing(server(lazy=lazy), "lazy") is not None
+
+
+def test_gradients_that_are_nothing_but_rounding_may_differ_from_call_to_call() -> None:
+    """With one key dq is 0 but for rounding."""
+
+    class Unsteady(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, q: Any) -> Any:
+            return q * 1
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            return gradient + 1e-9 * torch.randn_like(gradient)
+
+    def unsteady(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        return right(Unsteady.apply(q), k, v, **rest)  # type: ignore[no-untyped-call]  # torch left it untyped
+
+    workload = Workload("attention", AttentionShape(1, 2, 2, 64, 1, 8), pass_="backward").to_json()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        assert verdict_after_timing(server(unsteady=unsteady), "unsteady", workload=workload) is None
 
 
 def test_a_replayed_gradient_is_told() -> None:
