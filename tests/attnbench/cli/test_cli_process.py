@@ -56,6 +56,8 @@ def test_an_interrupted_sweep_ends_everything_and_goes_on(tmp_path: Path, number
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        # What a shell starts in the background inherits that SIGINT is ignored, and so would the sweep.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         assert process.stderr is not None
