@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from attnbench.bench.kernel import LoadedCase
+from attnbench.bench.kernel import LoadedCase, as_tensor
 from attnbench.bench.poison import is_poisoned, poison
 from attnbench.bench.verdict import LARGEST_RATIO, TensorStandard, Verdict
 from attnbench.inputs import DrawnAttention, place_tensor, same_bits
@@ -131,22 +131,22 @@ def _assess(case: LoadedCase) -> AccuracyReply:
     standard = standards.drawn
     grad_out = _grad_out(case.drawn, standard)
     results, changed = _run(case, grad_out)
-    verdicts = {name: standard.judge(name, _as_tensor(found)) for name, found in results.items()}
+    verdicts = {name: standard.judge(name, as_tensor(found)) for name, found in results.items()}
     # Copies, because a kernel may hand out the same buffer at every call.
-    first = {name: _as_tensor(found).clone() for name, found in results.items()}
+    first = {name: as_tensor(found).clone() for name, found in results.items()}
     del results
     case.drawn.restore(case.inputs)
     _negate(case.inputs.q, case.inputs.k, case.inputs.v)
     negated, _ = _run(case, None if grad_out is None else -grad_out)
-    repeatable = all(torch.equal(first[name], -_as_tensor(found)) for name, found in negated.items())
+    repeatable = all(torch.equal(first[name], -as_tensor(found)) for name, found in negated.items())
     if not repeatable:
         for name, found in negated.items():
-            verdicts[name] = _follows(name, verdicts[name], standard.judge(name, -_as_tensor(found)))
+            verdicts[name] = _follows(name, verdicts[name], standard.judge(name, -as_tensor(found)))
     del first, negated, grad_out
     case.drawn.restore(case.inputs)
     _negate(case.inputs.q)
     for name, found in _run(case, _grad_out(case.drawn, standards.q_negated))[0].items():
-        turned = standards.q_negated.judge(name, _as_tensor(found))
+        turned = standards.q_negated.judge(name, as_tensor(found))
         if turned.ratio > REMEMBERED * LARGEST_RATIO:
             verdicts[name] = _follows(name, verdicts[name], turned)
     return _reply(verdicts, standard.tensors, changed, repeatable)
@@ -179,7 +179,7 @@ def _negate(*tensors: Any) -> None:
 
 def _assess_poisoned(case: LoadedCase) -> AccuracyReply:
     results, _ = _run(case, case.drawn.grad_out)
-    counts = {name: int((~_as_tensor(found).isfinite()).sum()) for name, found in results.items()}
+    counts = {name: int((~as_tensor(found).isfinite()).sum()) for name, found in results.items()}
     bad = ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
     reason = f"left memory unwritten, or read what nobody wrote: {bad} not finite" if bad else None
     return _blank("fail" if bad else "pass", reason)
@@ -193,15 +193,6 @@ def _run(case: LoadedCase, grad_out: torch.Tensor | None) -> tuple[dict[str, Any
     if placed is not None and not same_bits(placed, grad_out):
         changed.append("grad_out")
     return results, changed
-
-
-def _as_tensor(value: Any) -> torch.Tensor:
-    import torch
-
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
-    tensor: torch.Tensor = value
-    return tensor
 
 
 def _blank(accuracy: str, reason: str | None) -> AccuracyReply:

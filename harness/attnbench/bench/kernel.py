@@ -14,7 +14,7 @@ from attnbench.implementation import AttentionInputs, Implementation
 from attnbench.inputs import DrawnAttention, InputPool
 from attnbench.workload import AttentionShape, Workload
 
-__all__ = ["RESULTS", "LoadedCase", "OutputError", "describe", "load_case", "why_unsupported"]
+__all__ = ["RESULTS", "LoadedCase", "OutputError", "as_tensor", "describe", "load_case", "why_unsupported"]
 
 #: What each pass computes, in the order in which the timed call returns it.
 RESULTS: Mapping[str, tuple[str, ...]] = {
@@ -255,3 +255,10 @@ def describe(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
+def as_tensor(value: Any) -> Any:
+    """A result of either framework as a torch tensor, in the same memory where that can be."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value

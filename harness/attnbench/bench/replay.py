@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench.bench.kernel import LoadedCase
+from attnbench.bench.kernel import LoadedCase, as_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ PIECE_ELEMENTS = 1 << 20
 
 def norms(results: Mapping[str, Any]) -> dict[str, float]:
     """The L2 norm of each result."""
-    return {name: _norm(_as_tensor(each)) for name, each in results.items()}
+    return {name: _norm(as_tensor(each)) for name, each in results.items()}
 
 
 def why_replayed(case: LoadedCase, call: Callable[[], Any], at_first: Mapping[str, float]) -> str | None:
@@ -59,7 +59,7 @@ def why_replayed(case: LoadedCase, call: Callable[[], Any], at_first: Mapping[st
     moved = {"o": of_queries, "dq": of_queries, "dk": of_keys, "dv": of_keys}
 
     # Copies, because a kernel may hand out the same buffer at every call.
-    first = {name: _as_tensor(found).clone() for name, found in case.results(call).items()}
+    first = {name: as_tensor(found).clone() for name, found in case.results(call).items()}
     turned = []
     try:
         for tensor, heads in turning:
@@ -74,7 +74,7 @@ def why_replayed(case: LoadedCase, call: Callable[[], Any], at_first: Mapping[st
     for name, found in second.items():
         expected = first.pop(name)
         norm = _norm(expected)
-        off = _norm(expected.roll(moved[name], dims=1).add_(_as_tensor(found)))
+        off = _norm(expected.roll(moved[name], dims=1).add_(as_tensor(found)))
         if name in ("o", "dv"):
             right = off <= LARGEST_SHARE * norm and norm >= LEAST_SHARE * at_first[name]
         else:
@@ -102,9 +102,3 @@ def _norm(tensor: torch.Tensor) -> float:
 
     pieces = torch.split(tensor.detach().reshape(-1), PIECE_ELEMENTS)
     return math.hypot(*(float(torch.linalg.vector_norm(each, dtype=torch.float64)) for each in pieces))
-
-
-def _as_tensor(value: Any) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(value)) if isinstance(value, np.ndarray) else value
