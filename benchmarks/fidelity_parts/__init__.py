@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEASURED_PARTS",
+    "Aim",
     "DataError",
     "Section",
     "Store",
@@ -54,12 +55,22 @@ class DataError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Aim:
+    """What was aimed at, what was measured of it, and whether it is met; None where that cannot be said."""
+
+    aim: str
+    measured: str
+    met: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """A part of the page. `figures` are by name: `![alt](fidelity-<name>.png)` in `markdown` shows one."""
 
     title: str
     markdown: str
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    aims: tuple[Aim, ...] = ()
 
 
 @cache
