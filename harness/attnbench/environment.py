@@ -17,7 +17,15 @@ from typing import Any
 
 from attnbench.protocol import HelloReply
 
-__all__ = ["FIELDS", "VOLATILE", "cgroup_cpus", "cgroup_memory_bytes", "differences", "fingerprint"]
+__all__ = [
+    "FIELDS",
+    "VOLATILE",
+    "cgroup_cpus",
+    "cgroup_memory_bytes",
+    "cgroups",
+    "differences",
+    "fingerprint",
+]
 
 #: Every entry of a fingerprint and what it says; what could not be found out is None.
 FIELDS: Mapping[str, str] = {
@@ -178,7 +186,7 @@ def huge_pages(root: Path = ROOT) -> str | None:
 def cgroup_cpus(root: Path = ROOT) -> float | None:
     """Processors' worth of time that the control groups of this process grant; None: not limited."""
     granted = []
-    for folder in _cgroups(root, "cpu"):
+    for folder in cgroups(root, "cpu"):
         if (folder / "cpu.max").exists():
             quota, period = _text(folder / "cpu.max").split()
         elif (folder / "cpu.cfs_quota_us").exists():
@@ -193,15 +201,19 @@ def cgroup_cpus(root: Path = ROOT) -> float | None:
 def cgroup_memory_bytes(root: Path = ROOT) -> int | None:
     """Memory that the control groups of this process grant; None: not limited."""
     granted = []
-    for folder in _cgroups(root, "memory"):
+    for folder in cgroups(root, "memory"):
         for file in (folder / "memory.max", folder / "memory.limit_in_bytes"):
             if file.exists() and (limit := _text(file)) != "max" and int(limit) < UNLIMITED_BYTES:
                 granted.append(int(limit))
     return min(granted, default=None)
 
 
-def _cgroups(root: Path, controller: str) -> list[Path]:
-    """The folders of this process' control group and of those above it, whose limits hold as well."""
+def cgroups(root: Path, controller: str) -> list[Path]:
+    """The folders of this process' control group and of those above it, whose limits hold as well.
+
+    Raises:
+        OSError: the system has no control groups.
+    """
     mount = root / "sys/fs/cgroup"
     tops = {"": mount, controller: mount / controller}  # version 2 has one tree, version 1 one a controller
     folders = []

@@ -5,7 +5,8 @@ verb's figures, or `"ok": false` with a `status` and a `reason`. This is the sea
 answers these verbs (`Bench` below) can be driven, a scripted one as well as a process.
 
 Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `reference`, `accuracy`,
-`sample`, `verify`, `release`. Their parameters and answers are the TypedDicts below.
+`sample`, `verify`, `release`; `describe`, which needs no case. Their parameters and answers are the
+TypedDicts below.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "DeadlineExceeded",
+    "DescribeReply",
+    "EnergyReply",
+    "GpuReply",
     "HelloReply",
     "ImplementationInfo",
     "MemoryReply",
@@ -141,12 +145,33 @@ class AccuracyReply(TypedDict):
     error_dv_max_abs: float | None
 
 
+class GpuReply(TypedDict):
+    """How a GPU was right after a sample; what it does not tell is null (see `attnbench.nvml.GpuState`)."""
+
+    sm_clock_hz: float | None
+    temperature_c: float | None
+    power_w: float | None
+    reasons: list[str] | None
+
+
 class SampleReply(TypedDict):
-    """One sample: `calls` calls took `elapsed_s` on the wall clock and `cpu_s` of process time together."""
+    """One sample: `calls` calls took `elapsed_s` on the device's clock and `cpu_s` of process time together.
+
+    On a GPU `launch_s` is the host's time to launch them, and `cpu_s` its process time while it did so.
+    `launch_bound` says that the device had to wait for the host, whose time is in `elapsed_s` then.
+    """
 
     elapsed_s: float
     cpu_s: float
     launch_s: float | None
+    launch_bound: NotRequired[bool]
+    gpu: NotRequired[GpuReply | None]
+
+
+class EnergyReply(TypedDict):
+    """What one call takes by the device's own meter; null without one."""
+
+    energy_j: float | None
 
 
 class VerifyReply(TypedDict):
@@ -156,6 +181,26 @@ class VerifyReply(TypedDict):
     """
 
     reason: str | None
+
+
+class DescribeReply(TypedDict):
+    """What a bench says of itself (`describe`, which needs no case); what it cannot find out is null.
+
+    `threads` and `interop_threads` are torch's, `numpy_threads` those of NumPy's BLAS. `allocator` is the
+    file whose malloc is in force, `kept_share` how much of a freed large block it keeps for later.
+    """
+
+    threads: int
+    interop_threads: int
+    matmul_precision: str
+    torch_blas: str | None
+    numpy_blas: str | None
+    numpy_threads: int | None
+    thread_libraries: list[str]
+    libc: str | None
+    allocator: str | None
+    kept_share: float | None
+    affinity: list[int] | None
 
 
 class ChannelClosed(Exception):

@@ -11,6 +11,7 @@ from typing import Any
 
 from attnbench.bench import accuracy, clock, memory, replay
 from attnbench.bench.compiled import keep_by_case
+from attnbench.bench.description import description
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
@@ -21,6 +22,7 @@ from attnbench.protocol import (
     AccuracyReply,
     Channel,
     ChannelClosed,
+    DescribeReply,
     MemoryReply,
     PrepareReply,
     SampleReply,
@@ -68,6 +70,7 @@ class BenchServer:
             "sample": self._sample,
             "verify": self._verify,
             "release": self._release,
+            "describe": self._describe,
         }
 
     def serve(self, channel: Channel) -> None:
@@ -163,6 +166,9 @@ class BenchServer:
         self._cases.pop(request["case"], None)
         gc.collect()
         return {}
+
+    def _describe(self, request: Mapping[str, Any]) -> DescribeReply:
+        return description()
 
     def _implementation(self, name: str) -> Implementation:
         try:
