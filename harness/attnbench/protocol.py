@@ -29,6 +29,8 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "DeadlineExceeded",
+    "EnergyReply",
+    "GpuReply",
     "DescribeReply",
     "EnergyReply",
     "GpuReply",
