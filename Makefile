@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Tests share nothing, so they run side by side; more at a time would want more memory than they save time.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-fast check format clean help
 
@@ -19,10 +21,10 @@ demo: $(STAMP)   ## install, sweep the quick scenario and write its report
 	$(BIN)/attnbench sweep scenarios/quick.yaml --report
 
 test: $(STAMP)   ## install and run the whole test suite
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(STAMP)  ## the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 check: $(STAMP)  ## lint, types and layers
 	$(BIN)/ruff check .
