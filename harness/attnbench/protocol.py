@@ -29,8 +29,6 @@ __all__ = [
     "Channel",
     "ChannelClosed",
     "DeadlineExceeded",
-    "EnergyReply",
-    "GpuReply",
     "DescribeReply",
     "EnergyReply",
     "GpuReply",
