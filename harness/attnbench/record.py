@@ -28,6 +28,10 @@ STATUSES = ("ok", *FAILURES)
 CACHES = ("warm", "cold")
 
 
+#: What a process' samples have of a GPU alone.
+_OF_A_GPU = ("launch_bound", "sm_clock_hz", "temperature_c", "power_w", "clock_reasons")
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessSamples:
     """The samples of one case in one measuring process (bench).
@@ -35,6 +39,11 @@ class ProcessSamples:
     `start` is how the bench came to be (`forked`, `spawned`, `scripted`). Sample i was taken in round
     `rounds[i]` and made `calls` calls, which took `elapsed_s[i]` seconds on the wall clock and `cpu_s[i]` of
     process time *together*; `launch_s[i]` is the host's time to launch them, None where the host computes.
+
+    Of a GPU there is more: `launch_bound[i]` says that the device had to wait for the host, whose time is in
+    `elapsed_s[i]` then; `sm_clock_hz`, `temperature_c`, `power_w` and `clock_reasons` (those of
+    `attnbench.nvml.REASONS`, joined by `+`; empty where nothing held the clock down) are how it was right
+    after each sample. Each is None where there is no GPU, and each value where it does not tell.
 
     Raises:
         ValueError: the sequences differ in length, or samples are claimed of no calls.
@@ -46,10 +55,15 @@ class ProcessSamples:
     elapsed_s: tuple[float, ...]
     cpu_s: tuple[float, ...]
     launch_s: tuple[float, ...] | None = None
+    launch_bound: tuple[bool, ...] | None = None
+    sm_clock_hz: tuple[float | None, ...] | None = None
+    temperature_c: tuple[float | None, ...] | None = None
+    power_w: tuple[float | None, ...] | None = None
+    clock_reasons: tuple[str | None, ...] | None = None
 
     def __post_init__(self) -> None:
         samples = len(self.rounds)
-        for name in ("elapsed_s", "cpu_s", "launch_s"):
+        for name in ("elapsed_s", "cpu_s", "launch_s", *_OF_A_GPU):
             values = getattr(self, name)
             if values is not None and len(values) != samples:
                 raise ValueError(f"{name}: expected {samples} samples, as many as rounds, got {len(values)}")
@@ -74,7 +88,7 @@ class ProcessSamples:
         return tuple(launch / self.calls for launch in self.launch_s)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads back."""
+        """A JSON object that `from_json` reads back; what only a GPU has is in it where there is one."""
         return {
             "start": self.start,
             "calls": self.calls,
@@ -82,6 +96,7 @@ class ProcessSamples:
             "elapsed_s": list(self.elapsed_s),
             "cpu_s": list(self.cpu_s),
             "launch_s": None if self.launch_s is None else list(self.launch_s),
+            **{name: list(each) for name in _OF_A_GPU if (each := getattr(self, name)) is not None},
         }
 
     @classmethod
@@ -92,7 +107,7 @@ class ProcessSamples:
             ValueError: something is missing, superfluous or of the wrong type; the text names it.
         """
         values = _checked(cls, data, where)
-        for name in ("rounds", "elapsed_s", "cpu_s", "launch_s"):
+        for name in ("rounds", "elapsed_s", "cpu_s", "launch_s", *_OF_A_GPU):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
         try:
@@ -109,7 +124,9 @@ class Record:
     speed-ups of this block are relative to, `attempt` counts the times this case was measured in the run,
     `started_at` is UTC in ISO 8601, `cache` one of `CACHES`. `processes` has an entry per bench: two cases of
     a block were sampled side by side where process index and round agree. `converged` says whether the
-    interval became narrower than asked before the time was spent.
+    interval became narrower than asked before the time was spent. `discarded_rounds` counts the rounds whose
+    samples were thrown away, over all processes. `energy_j` is what one call takes by the GPU's own meter;
+    `cuda_graph` says that replays of a CUDA graph were timed in place of calls.
 
     Raises:
         ValueError: an unknown status or cache, or an attempt below 1.
@@ -140,6 +157,8 @@ class Record:
     memory: MemoryReply | None = None
     accuracy: AccuracyReply | None = None
     discarded_rounds: int = 0
+    energy_j: float | None = None
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         _require("status", self.status, STATUSES)

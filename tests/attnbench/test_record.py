@@ -37,14 +37,23 @@ def workloads(draw: st.DrawFn) -> Workload:
 @st.composite
 def processes(draw: st.DrawFn) -> ProcessSamples:
     count = draw(st.integers(0, 4))
-    times = st.lists(finite, min_size=count, max_size=count).map(tuple)
+
+    def series(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+        return st.lists(values, min_size=count, max_size=count).map(tuple)
+
+    times = series(finite)
     return ProcessSamples(
         start=draw(texts),
         calls=draw(st.integers(1, 10**6)),
-        rounds=tuple(draw(st.lists(st.integers(0, 10**6), min_size=count, max_size=count))),
+        rounds=draw(series(st.integers(0, 10**6))),
         elapsed_s=draw(times),
         cpu_s=draw(times),
         launch_s=draw(st.none() | times),
+        launch_bound=draw(st.none() | series(st.booleans())),
+        sm_clock_hz=draw(st.none() | series(st.none() | finite)),
+        temperature_c=draw(st.none() | series(st.none() | finite)),
+        power_w=draw(st.none() | series(st.none() | finite)),
+        clock_reasons=draw(st.none() | series(st.none() | texts)),
     )
 
 
@@ -75,6 +84,8 @@ records = st.builds(
     memory=st.none() | st.integers(0, 2**62).map(make_memory),
     accuracy=st.none() | finite.map(lambda ratio: make_accuracy("fail", ratio)),
     discarded_rounds=st.integers(0, 99),
+    energy_j=st.none() | finite,
+    cuda_graph=st.booleans(),
 )
 
 
@@ -89,6 +100,15 @@ def test_a_record_survives_json_bit_by_bit(record: Record) -> None:
 def test_a_sweep_of_every_kind_of_row_survives_json() -> None:
     for record in make_records():
         assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+
+
+def test_what_a_gpu_alone_has_is_written_where_there_is_one() -> None:
+    of_a_cpu = make_record().to_json()["processes"][0]
+    assert set(of_a_cpu) == {"start", "calls", "rounds", "elapsed_s", "cpu_s", "launch_s"}
+    samples = ProcessSamples("forked", 1, (0, 1), (1.0, 1.0), (1.0, 1.0), power_w=(None, 400.0))
+    assert samples.to_json()["power_w"] == [None, 400.0]
+    with pytest.raises(ValueError, match="power_w: expected 1 samples, as many as rounds, got 2"):
+        ProcessSamples("forked", 1, (0,), (1.0,), (1.0,), power_w=(None, 400.0))
 
 
 def test_the_schema_version_is_in_every_record() -> None:
