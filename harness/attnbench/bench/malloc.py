@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from attnbench.units import KIB
 
@@ -45,7 +46,7 @@ def malloc_keeps_nothing() -> Iterator[None]:
     libc.mallopt(_M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES)
     libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
     libc.malloc_trim(0)
-    plugs = _fill_holes(libc)
+    plugs = [*_fill_holes(libc), *_fill_spare_arenas(libc)]
     try:
         yield
     finally:
@@ -57,7 +58,7 @@ def malloc_keeps_nothing() -> Iterator[None]:
 
 
 def _fill_holes(libc: ctypes.CDLL) -> list[int]:
-    """Take the heap's free room, so that large blocks must be mapped; none of it becomes resident."""
+    """Take the free room of the caller's arena: large blocks must be mapped then. None becomes resident."""
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     plugs = []
@@ -68,3 +69,43 @@ def _fill_holes(libc: ctypes.CDLL) -> list[int]:
                 break
             plugs.append(block)
     return plugs
+
+
+def _fill_spare_arenas(libc: ctypes.CDLL) -> list[int]:
+    """Take the free room of the arenas that threads have left behind, which `malloc_trim` does not give back.
+
+    A kernel's next thread would get such an arena, and what it allocates there would be resident already. As
+    many threads as there are arenas, all alive at a time, are given all those that are spare.
+    """
+    plugs: list[int] = []
+    attached, fill = threading.Semaphore(0), threading.Event()
+
+    def take_one() -> None:
+        libc.free(ctypes.c_void_p(libc.malloc(1)))  # a thread gets its arena when it first allocates
+        attached.release()
+        fill.wait()
+        plugs.extend(_fill_holes(libc))
+
+    threads: list[threading.Thread] = []
+    with suppress(RuntimeError):  # no more threads to be had: as many as there are
+        for _ in range(_arenas(libc) - 1):
+            thread = threading.Thread(target=take_one, name="malloc-plug")
+            thread.start()
+            threads.append(thread)
+            attached.acquire()
+    fill.set()
+    for thread in threads:
+        thread.join()
+    return plugs
+
+
+def _arenas(libc: ctypes.CDLL) -> int:
+    """How many arenas malloc has, the main one included: those that `malloc_info` lists."""
+    text, size = ctypes.c_void_p(), ctypes.c_size_t()
+    libc.open_memstream.restype = ctypes.c_void_p
+    stream = ctypes.c_void_p(libc.open_memstream(ctypes.byref(text), ctypes.byref(size)))
+    libc.malloc_info(0, stream)
+    libc.fclose(stream)
+    count = ctypes.string_at(text.value or 0, size.value).count(b"<heap nr=")
+    libc.free(text)
+    return count
