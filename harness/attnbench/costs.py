@@ -3,8 +3,11 @@
 Attention's FLOPs count the (query, key) pairs that the mask allows: forward 2·pairs·heads·(d_qk + d_v);
 backward 2·pairs·heads·(3·d_qk + 2·d_v), five matrix products against two, one of them (the scores) a
 recomputation (Dao, FlashAttention-2, 2023, §4.1): 2.5 times a forward where d_qk = d_v, both 3.5 times. A
-backward that keeps the weights needs four. Bytes count each operand once. Cost models are registered per
-operation in `COSTS`.
+backward that keeps the weights needs four. Bytes count each operand once.
+
+`least_flops` and `least_bytes` are what no right implementation can do without: four products in a backward,
+and of the operands what the mask lets anybody see. A backward need not read the output, nor need anybody
+read queries that see no key. Cost models are registered per operation in `COSTS`.
 """
 
 from __future__ import annotations
@@ -20,10 +23,15 @@ __all__ = ["COSTS", "Costs", "costs"]
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """`flops` operations by the field's convention, and `bytes` moved (each operand once)."""
+    """`flops` operations by the field's convention, and `bytes` moved (each operand once).
+
+    `least_flops` and `least_bytes` are the least that a right answer takes, never more than those.
+    """
 
     flops: int
     bytes: int
+    least_flops: int
+    least_bytes: int
 
 
 def _attention(workload: Workload, seed: int) -> Costs:
@@ -33,13 +41,28 @@ def _attention(workload: Workload, seed: int) -> Costs:
     forward = 2 * pairs * (shape.head_dim + shape.v_head_dim)
     backward = 2 * pairs * (3 * shape.head_dim + 2 * shape.v_head_dim)
     flops = {"forward": forward, "backward": backward, "forward_backward": forward + backward}
+    least_flops = {"forward": forward, "backward": 2 * forward, "forward_backward": 3 * forward}
     both = shape.head_dim + shape.v_head_dim
-    queries = shape.batch * shape.heads * shape.q_len * both  # q and o
-    keys = shape.batch * shape.kv_heads * shape.kv_len * both  # k and v
+    queries = shape.batch * shape.heads * shape.q_len * both  # q and o, as much as dq and do
+    keys = shape.batch * shape.kv_heads * shape.kv_len * both  # k and v, as much as dk and dv
     # A forward reads q, k, v and writes o. A backward reads q, k, v, o, do and writes dq, dk, dv.
     gradients = 2 * (queries + keys)
     elements = {"forward": queries + keys, "backward": gradients, "forward_backward": gradients}
-    return Costs(flops[workload.pass_], elements[workload.pass_] * workload.itemsize)
+    of_values = shape.batch * shape.heads * shape.q_len * shape.v_head_dim  # o, as much as do
+    of_queries = queries - of_values  # q, as much as dq
+    seen = mask.keys_seen() * shape.kv_heads * both
+    q, do = (of_queries, of_values) if mask.all_see() else (0, 0)
+    least_elements = {
+        "forward": q + seen + of_values,
+        "backward": q + seen + do + of_queries + keys,
+        "forward_backward": q + seen + of_values + do + of_queries + keys,
+    }
+    return Costs(
+        flops=flops[workload.pass_],
+        bytes=elements[workload.pass_] * workload.itemsize,
+        least_flops=least_flops[workload.pass_],
+        least_bytes=least_elements[workload.pass_] * workload.itemsize,
+    )
 
 
 #: The cost model of each operation: `(workload, seed) -> Costs`.

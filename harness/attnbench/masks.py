@@ -335,6 +335,23 @@ class Mask:
             total += int((stop - start).sum()) * (self.batch if start.shape[0] == 1 else 1)
         return total
 
+    def keys_seen(self) -> int:
+        """The number of keys that any query sees, over the whole batch.
+
+        Ranges ascend with the queries, and those of neighbours meet, since a query at a key sees at least
+        that key or, where it is padding, none behind it: so all that is seen lies between the first start
+        of a query that stands at a key and the last stop.
+        """
+        first = max(0, self.q_len - self.kv_len)
+        (start, _), (_, stop) = self._ranges(first, first + 1), self._ranges(self.q_len - 1, self.q_len)
+        seen = int(np.maximum(0, stop - start).sum())
+        return seen * (self.batch if start.shape[0] == 1 else 1)
+
+    def all_see(self) -> bool:
+        """Whether every query sees a key: those that do follow one another, so the outermost two tell."""
+        ends = [self._ranges(query, query + 1) for query in (0, self.q_len - 1)]
+        return all(bool((start < stop).all()) for start, stop in ends)
+
     def to_bool(self, device: Any = None) -> Any:
         """The mask as a boolean `[B or 1, 1, Lq, Lk]`, True where attention is allowed; None for `none`.
 

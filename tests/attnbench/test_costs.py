@@ -59,3 +59,47 @@ def test_bytes_count_each_operand_once() -> None:
     k = v = 2 * 2 * 7 * 4
     assert costs(Workload("attention", SHAPE, dtype="bfloat16")).bytes == 2 * (q + k + v + o)
     assert costs(Workload("attention", SHAPE, pass_="backward")).bytes == 4 * 2 * (q + k + v + o)
+
+
+def test_the_least_of_a_backward_keeps_the_weights_and_reads_no_output() -> None:
+    both = Workload("attention", SHAPE, pass_="forward_backward")
+    forward, backward = Workload("attention", SHAPE), Workload("attention", SHAPE, pass_="backward")
+    products = costs(forward).least_flops
+    assert products == costs(forward).flops
+    assert costs(backward).least_flops == 2 * products
+    assert costs(both).least_flops == 3 * products
+    o = 4 * 2 * 8 * 5 * 4
+    assert costs(backward).least_bytes == costs(backward).bytes - o
+    assert costs(forward).least_bytes == costs(forward).bytes
+    assert costs(both).least_bytes == costs(both).bytes
+
+
+def test_the_least_bytes_are_those_of_keys_that_somebody_sees() -> None:
+    shape = AttentionShape(batch=2, heads=8, kv_heads=2, q_len=1, kv_len=1000, head_dim=4)
+    q = o = 2 * 8 * 1 * 4
+    window = costs(Workload("attention", shape, mask="sliding_window(10)"))
+    assert window.least_bytes == 4 * (q + 2 * 2 * 2 * 10 * 4 + o)
+    backward = costs(Workload("attention", shape, mask="sliding_window(10)", pass_="backward"))
+    # Gradients are written whole: those of keys that nobody sees are zeros.
+    assert backward.least_bytes == 4 * (q + 2 * 2 * 2 * 10 * 4 + o + q + 2 * 2 * 2 * 1000 * 4)
+
+
+def test_queries_that_see_no_key_need_not_be_read() -> None:
+    shape = AttentionShape(batch=1, heads=1, kv_heads=1, q_len=9, kv_len=3, head_dim=4)
+    assert costs(Workload("attention", shape, mask="causal")).least_bytes == 4 * (2 * 3 * 4 + 9 * 4)
+
+
+@given(
+    st.integers(1, 8),
+    st.integers(3, 8),
+    st.sampled_from(["none", "causal", "sliding_window(3)", "padding(0.2)", "document(3)+padding(0.1)"]),
+    st.sampled_from(["forward", "backward", "forward_backward"]),
+    st.integers(0, 100),
+)
+def test_the_least_is_never_more_than_the_convention(
+    q_len: int, kv_len: int, mask: str, pass_: str, seed: int
+) -> None:
+    workload = Workload("attention", AttentionShape(2, 3, 1, q_len, kv_len, 4, 5), mask, pass_=pass_)
+    counted = costs(workload, seed)
+    assert 0 <= counted.least_flops <= counted.flops
+    assert 0 < counted.least_bytes <= counted.bytes

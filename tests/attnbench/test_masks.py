@@ -71,6 +71,20 @@ def test_every_mask_is_what_its_definition_says(
     assert mask.pairs() == int(expected.sum())
 
 
+@given(SPECIFICATIONS, st.integers(1, 20), st.integers(1, 20), st.integers(1, 3), SEEDS)
+def test_what_anybody_sees_is_counted_without_listing_the_queries(
+    specification: str, q_len: int, kv_len: int, batch: int, seed: int
+) -> None:
+    if why_impossible(specification, kv_len):
+        return
+    mask = Mask(specification, batch, q_len, kv_len, seed, framework="numpy")
+    matrix = mask.to_bool()
+    whole = (batch, q_len, kv_len)
+    allowed = np.ones(whole, dtype=bool) if matrix is None else np.broadcast_to(matrix[:, 0], whole)
+    assert mask.keys_seen() == allowed.any(axis=1).sum()
+    assert mask.all_see() == allowed.any(axis=2).all()
+
+
 @given(st.integers(1, 200), st.floats(0, 1), SEEDS, st.integers(1, 5))
 def test_padding_leaves_a_seeded_share_of_the_keys(kv_len: int, r: float, seed: int, batch: int) -> None:
     start, stop = Mask(f"padding({r!r})", batch, 3, kv_len, seed).key_ranges()

@@ -254,7 +254,7 @@ def test_the_work_is_counted_once_a_workload_and_seed(monkeypatch: pytest.Monkey
 
     def counting(workload: Workload, seed: int) -> Costs:
         counted.append((workload, seed))
-        return Costs(1000 + seed, 8)
+        return Costs(1000 + seed, 8, 1000, 8)
 
     monkeypatch.setattr(table, "costs", counting)
     frame = from_records([*make_block(seed=0), *make_block(seed=3)], "run")
