@@ -313,13 +313,18 @@ class Mask:
 
     def _ranges(self, first: int, end: int) -> Ranges:
         """The ranges of the queries from `first` to `end`."""
+        start, stop = self._bounds(first, end)
+        return np.minimum(start, self.kv_len), np.maximum(np.minimum(start, self.kv_len), stop)
+
+    def _bounds(self, first: int, end: int) -> Ranges:
+        """As `_ranges`, but that of a query that sees nothing may stop before it starts."""
         positions = np.arange(first, end, dtype=np.int64) + (self.kv_len - self.q_len)
         start = np.zeros((1, end - first), dtype=np.int64)
         stop = np.full((1, end - first), self.kv_len, dtype=np.int64)
         for name, values in parse(self.specification):
             low, high = KINDS[name].ranges(positions, self.batch, self.kv_len, self.seed, *values)
             start, stop = np.maximum(start, low), np.minimum(stop, high)
-        return np.minimum(start, self.kv_len), np.maximum(np.minimum(start, self.kv_len), stop)
+        return start, stop
 
     def pairs(self) -> int:
         """The number of (query, key) pairs that are allowed, over the whole batch."""
@@ -343,7 +348,7 @@ class Mask:
         of a query that stands at a key and the last stop.
         """
         first = max(0, self.q_len - self.kv_len)
-        (start, _), (_, stop) = self._ranges(first, first + 1), self._ranges(self.q_len - 1, self.q_len)
+        (start, _), (_, stop) = self._bounds(first, first + 1), self._bounds(self.q_len - 1, self.q_len)
         seen = int(np.maximum(0, stop - start).sum())
         return seen * (self.batch if start.shape[0] == 1 else 1)
 
