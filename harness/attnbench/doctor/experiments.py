@@ -144,15 +144,14 @@ def _check_duration(record: Record, row: Row) -> Check:
     if (broken := _broken(name, record, "s")) is not None:
         return broken
     tolerance = DURATIONS[microseconds]
-    check = compared(
-        name, record.device, row["latency_median_s"], truth_s, "s", tolerance, "truth: CLOCK_MONOTONIC_RAW"
-    )
+    note = "truth: CLOCK_MONOTONIC_RAW"
+    check = compared(name, record.device, row["latency_median_s"], truth_s, "s", tolerance, note)
     # The kernel spins: with a core to itself it takes as much of the processor's time as it lasts.
-    cpu_s = row["cpu_median_s"]
-    if check.verdict == FAIL and row["latency_median_s"] > truth_s and cpu_s < (1 - tolerance) * truth_s:
+    latency_s, cpu_s = row["latency_median_s"], row["cpu_median_s"]
+    if check.verdict == FAIL and latency_s > truth_s and cpu_s < (1 - tolerance) * truth_s:
         why = (
-            f"read {format_seconds(row['latency_median_s'])} while the kernel had the processor for only "
-            f"{cpu_s / row['latency_median_s']:.0%} of that time: others use it; stop them, then run the doctor again"
+            f"read {format_seconds(latency_s)}, but the kernel had the processor for only "
+            f"{cpu_s / latency_s:.0%} of that time: others use it; stop them, then run the doctor again"
         )
         return impossible(name, record.device, why, truth=truth_s, unit="s")
     return check
