@@ -1,64 +1,153 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from attnbench.costs import costs
 from attnbench.masks import Mask
-from attnbench.workload import AttentionShape, Workload
+from attnbench.workload import DTYPES, PASSES, AttentionShape, Workload
 
 SHAPE = AttentionShape(batch=2, heads=8, kv_heads=2, q_len=5, kv_len=7, head_dim=4)
 
 
-def brute_force(workload: Workload, seed: int) -> int:
-    """Multiply-adds of the matrix products, counted pair by pair."""
+#: The matrix products of each pass, and how many numbers each pair of a query and a key multiplies in one.
+PRODUCTS = {
+    "forward": {"S = Q·Kᵀ": "head_dim", "O = P·V": "v_head_dim"},
+    "backward": {
+        "S = Q·Kᵀ, again": "head_dim",
+        "dP = dO·Vᵀ": "v_head_dim",
+        "dV = Pᵀ·dO": "v_head_dim",
+        "dQ = dS·K": "head_dim",
+        "dK = dSᵀ·Q": "head_dim",
+    },
+}
+PRODUCTS["forward_backward"] = PRODUCTS["forward"] | PRODUCTS["backward"]
+
+TERMS = {
+    "causal": st.just("causal"),
+    "sliding_window": st.integers(1, 7).map(lambda w: f"sliding_window({w})"),
+    "padding": st.floats(0, 1).map(lambda r: f"padding({r!r})"),
+    "document": st.integers(1, 3).map(lambda n: f"document({n})"),
+}
+MASKS = st.lists(st.sampled_from(sorted(TERMS)), unique=True, max_size=4).flatmap(
+    lambda kinds: st.tuples(*(TERMS[kind] for kind in kinds)).map(lambda terms: "+".join(terms) or "none")
+)
+SIZES = st.integers(1, 7)
+SHAPES = st.builds(
+    lambda group, kv_heads, **sizes: AttentionShape(heads=group * kv_heads, kv_heads=kv_heads, **sizes),
+    group=st.integers(1, 3),
+    kv_heads=st.integers(1, 2),
+    batch=st.integers(1, 3),
+    q_len=SIZES,
+    kv_len=st.integers(3, 7),
+    head_dim=SIZES,
+    v_head_dim=SIZES,
+)
+WORKLOADS = st.builds(
+    Workload, st.just("attention"), SHAPES, MASKS, st.sampled_from(sorted(DTYPES)), st.sampled_from(PASSES)
+)
+
+
+def counted_one_by_one(workload: Workload, seed: int) -> int:
+    """The operations of every product, for every batch element, head, query and key that it may see."""
     shape = workload.shape
     mask = Mask(workload.mask, shape.batch, shape.q_len, shape.kv_len, seed, framework="numpy").to_bool()
-    whole = (shape.batch, 1, shape.q_len, shape.kv_len)
-    pairs = shape.heads * int(np.broadcast_to(True if mask is None else mask, whole).sum())
-    forward = [shape.head_dim, shape.v_head_dim]  # S = QKᵀ, O = PV
-    # S again, dQ = dS·K and dK = dSᵀ·Q; dP = dO·Vᵀ and dV = Pᵀ·dO
-    backward = [shape.head_dim] * 3 + [shape.v_head_dim] * 2
-    products = {"forward": forward, "backward": backward, "forward_backward": forward + backward}
-    return sum(2 * pairs * features for features in products[workload.pass_])
+    whole = (shape.batch, shape.heads, shape.q_len, shape.kv_len)
+    allowed = np.broadcast_to(True if mask is None else mask, whole)
+    operations = 0
+    for at in np.ndindex(whole):
+        if allowed[at]:
+            for features in PRODUCTS[workload.pass_].values():
+                operations += 2 * getattr(shape, features)  # a multiplication and an addition each
+    return operations
 
 
-@given(
-    st.integers(1, 8),
-    st.integers(3, 8),
-    st.integers(1, 5),
-    st.sampled_from(
-        ["none", "causal", "sliding_window(3)", "padding(0.2)", "document(3)", "causal+padding(0.5)"]
-    ),
-    st.sampled_from(["forward", "backward", "forward_backward"]),
-    st.integers(0, 100),
-)
-def test_flops_count_the_allowed_pairs(
-    q_len: int, kv_len: int, v_head_dim: int, mask: str, pass_: str, seed: int
-) -> None:
-    shape = AttentionShape(2, 3, 1, q_len, kv_len, 4, v_head_dim)
-    workload = Workload("attention", shape, mask, pass_=pass_)
-    assert costs(workload, seed).flops == brute_force(workload, seed)
+@given(WORKLOADS, st.integers(0, 2**32 - 1))
+def test_flops_count_the_allowed_pairs(workload: Workload, seed: int) -> None:
+    assert costs(workload, seed).flops == counted_one_by_one(workload, seed)
+
+
+@given(WORKLOADS)
+def test_bytes_are_those_of_every_operand(workload: Workload) -> None:
+    shape = workload.shape
+    dtype = getattr(torch, workload.dtype)
+    q = torch.empty(shape.batch, shape.heads, shape.q_len, shape.head_dim, dtype=dtype)
+    k = torch.empty(shape.batch, shape.kv_heads, shape.kv_len, shape.head_dim, dtype=dtype)
+    v = torch.empty(shape.batch, shape.kv_heads, shape.kv_len, shape.v_head_dim, dtype=dtype)
+    o = torch.empty(shape.batch, shape.heads, shape.q_len, shape.v_head_dim, dtype=dtype)
+    do, dq, dk, dv = o, q, k, v  # of the same shapes
+    operands = [q, k, v, o] if workload.pass_ == "forward" else [q, k, v, o, do, dq, dk, dv]
+    assert costs(workload).bytes == sum(each.nbytes for each in operands)
+
+
+def of_torch(count: Callable[[], Any]) -> tuple[int, Any]:
+    """What torch counts while `count` runs, and what that returns."""
+    with FlopCounterMode(display=False) as counter:
+        returned = count()
+    return counter.get_total_flops(), returned
+
+
+@settings(max_examples=30)
+@given(SHAPES)
+def test_torch_counts_as_many_for_the_textbook(shape: AttentionShape) -> None:
+    """Its own backward has four products: autograd keeps the weights, which the convention computes anew."""
+    q = torch.empty(shape.batch, shape.heads, shape.q_len, shape.head_dim, requires_grad=True)
+    # With every head written out, as the textbook has it: torch's counter knows no grouped queries here.
+    k = torch.empty(shape.batch, shape.heads, shape.kv_len, shape.head_dim, requires_grad=True)
+    v = torch.empty(shape.batch, shape.heads, shape.kv_len, shape.v_head_dim, requires_grad=True)
+    forward, o = of_torch(lambda: torch.softmax(q @ k.transpose(-2, -1), dim=-1) @ v)
+    assert costs(Workload("attention", shape)).flops == forward
+    kept, _ = of_torch(lambda: torch.autograd.grad(o, (q, k, v), torch.empty_like(o)))
+    backward = costs(Workload("attention", shape, pass_="backward"))
+    assert backward.least_flops == kept
+    scores = 2 * q.numel() * shape.kv_len
+    assert backward.flops == kept + scores
+
+
+@given(SHAPES)
+def test_torch_counts_as_many_for_a_fused_kernel(shape: AttentionShape) -> None:
+    """Five products in the backward. Its formulas know of no mask, so that none is in the workloads."""
+    q, k, v = (
+        (shape.batch, shape.heads, length, features)
+        for length, features in (
+            (shape.q_len, shape.head_dim),
+            (shape.kv_len, shape.head_dim),
+            (shape.kv_len, shape.v_head_dim),
+        )
+    )
+    o = (*q[:3], shape.v_head_dim)
+    forward, backward = sdpa_flop_count(q, k, v), sdpa_backward_flop_count(o, q, k, v)
+    counted = {"forward": forward, "backward": backward, "forward_backward": forward + backward}
+    for pass_ in PASSES:
+        assert costs(Workload("attention", shape, pass_=pass_)).flops == counted[pass_]
+
+
+def test_torch_counts_as_many_when_flash_attention_is_called() -> None:
+    """On the meta device, where the call computes nothing: torch has no formula for the CPU's own kernel."""
+    aten = torch.ops.aten
+    q = torch.empty(2, 8, 5, 16, device="meta", dtype=torch.float16)
+    k = v = torch.empty(2, 8, 7, 16, device="meta", dtype=torch.float16)
+    shape = AttentionShape(batch=2, heads=8, kv_heads=8, q_len=5, kv_len=7, head_dim=16)
+    forward, out = of_torch(lambda: aten._scaled_dot_product_flash_attention(q, k, v))
+    o, saved, seeds = out[0], out[1:6], out[6:8]
+    backward, _ = of_torch(
+        lambda: aten._scaled_dot_product_flash_attention_backward(q, q, k, v, o, *saved, 0.0, False, *seeds)
+    )
+    assert costs(Workload("attention", shape)).flops == forward
+    assert costs(Workload("attention", shape, pass_="backward")).flops == backward
 
 
 @pytest.mark.parametrize(("pass_", "factor"), [("forward", 1), ("backward", 2.5), ("forward_backward", 3.5)])
 def test_a_backward_is_two_and_a_half_forwards(pass_: str, factor: float) -> None:
     forward = costs(Workload("attention", SHAPE)).flops
     assert costs(Workload("attention", SHAPE, pass_=pass_)).flops == factor * forward
-
-
-def test_bytes_of_values_with_features_of_their_own() -> None:
-    shape = AttentionShape(batch=2, heads=8, kv_heads=2, q_len=5, kv_len=7, head_dim=4, v_head_dim=3)
-    assert costs(Workload("attention", shape)).bytes == 4 * 2 * (8 * 5 * (4 + 3) + 2 * 7 * (4 + 3))
-
-
-def test_bytes_count_each_operand_once() -> None:
-    q = o = 2 * 8 * 5 * 4
-    k = v = 2 * 2 * 7 * 4
-    assert costs(Workload("attention", SHAPE, dtype="bfloat16")).bytes == 2 * (q + k + v + o)
-    assert costs(Workload("attention", SHAPE, pass_="backward")).bytes == 4 * 2 * (q + k + v + o)
 
 
 def test_the_least_of_a_backward_keeps_the_weights_and_reads_no_output() -> None:
