@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, pairwise
 from statistics import fmean, median, stdev
 from typing import Protocol
 
@@ -97,22 +98,27 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> Interval | 
     """The interval of one process' median between two order statistics; None below `FEWEST_FOR_INTERVAL`.
 
     Each independent sample is below the median with probability ½ whatever its distribution, so the number
-    below it is binomial (the sign test, inverted). The coverage is at least `level`.
+    below it is binomial (the sign test, inverted). The coverage is at least `level`. Where values repeat, a
+    coarse clock has rounded them, and the interval is widened by what it may have rounded by.
     """
     if len(values) < FEWEST_FOR_INTERVAL:
         return None
     ordered = sorted(values)
     cut = _order_statistic(len(ordered), level)
-    return Interval(ordered[cut - 1], ordered[-cut]) if cut else None
+    if not cut:
+        return None
+    rounded = _rounding(ordered)
+    return Interval(ordered[cut - 1] - rounded, ordered[-cut] + rounded)
 
 
 def hierarchical_interval(groups: Sequence[Sequence[float]], level: float = 0.95) -> Estimate | None:
     """The median of the processes' medians, with its interval; `groups` holds each process' values.
 
     One process: the interval of its median. Several: Student's t on the logarithms of their medians, with
-    one degree of freedom fewer than processes, widened where need be to contain the estimate. The variance
-    between medians already includes what the samples within a process contribute to it. Without any
-    values None; fewer than `FEWEST_FOR_INTERVAL` in total, or values that are not positive, give no interval.
+    one degree of freedom fewer than processes, widened where need be to contain the estimate and what a
+    coarse clock has rounded by. The variance between medians already includes what the samples within a
+    process contribute to it. Without any values None; fewer than `FEWEST_FOR_INTERVAL` in total, or values
+    that are not positive, give no interval.
     """
     groups = [group for group in groups if group]
     if not groups:
@@ -161,7 +167,20 @@ def _interval_of_logarithms(groups: Sequence[Sequence[float]], level: float) -> 
     medians = [median(group) for group in groups]
     centre = fmean(medians)
     half = _t_quantile(len(medians) - 1, level) * stdev(medians) / math.sqrt(len(medians))
+    # Medians that a coarse clock has made equal are not known exactly.
+    half = max(half, _rounding(sorted(chain(*groups))))
     return Interval(centre - half, centre + half)
+
+
+def _rounding(ordered: Sequence[float]) -> float:
+    """By how much a clock has rounded these values: half its step, which is the least between two of them.
+
+    0 where no value repeats, and where all are the same: then nothing is known of its steps.
+    """
+    steps = [b - a for a, b in pairwise(ordered)]
+    if 0 not in steps:
+        return 0.0
+    return min((step for step in steps if step > 0), default=0.0) / 2
 
 
 @lru_cache(maxsize=1024)

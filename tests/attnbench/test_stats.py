@@ -88,6 +88,34 @@ def test_the_interval_of_one_process_covers_whatever_the_distribution() -> None:
     assert 0.94 <= hits / 1000 <= 0.98  # 20 samples: 95.9%, and never below 95% but by chance
 
 
+def test_a_coarse_clock_widens_by_what_it_rounds_by() -> None:
+    assert median_interval([10, 10, 10, 11, 10, 10, 12, 10, 13]) == Interval(9.5, 12.5)
+    assert median_interval([1, 2, 3, 4, 5, 60]) == Interval(1, 60), "no value repeats: nothing was rounded"
+    assert median_interval([10.0] * 9) == Interval(10, 10), "nothing is known of the clock's steps"
+
+
+def read_by_a_coarse_clock(
+    rng: random.Random, processes: int, rounds: int, between: float
+) -> list[list[float]]:
+    """Times of 10.3 ticks, noise of a twentieth of one, as a clock reads them that only counts ticks."""
+    return [
+        [
+            float(math.floor(10.3 * math.exp(offset + rng.gauss(0, 0.005)) + rng.random()))
+            for _ in range(rounds)
+        ]
+        for offset in (rng.gauss(0, between) for _ in range(processes))
+    ]
+
+
+@pytest.mark.parametrize(("processes", "between"), [(1, 0.0), (5, 0.001)])
+def test_a_coarse_clock_does_not_make_certain(processes: int, between: float) -> None:
+    rng = random.Random(2)
+    for _ in range(200):
+        estimate = hierarchical_interval(read_by_a_coarse_clock(rng, processes, 40, between))
+        assert estimate is not None
+        assert covers(estimate.interval, 10.3)
+
+
 @pytest.mark.parametrize(("processes", "within"), [(3, 0.03), (5, 0.03), (5, 0.15), (12, 0.02)])
 def test_the_interval_between_processes_covers_at_its_level(processes: int, within: float) -> None:
     rng = random.Random(20)
