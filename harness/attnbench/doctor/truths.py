@@ -51,12 +51,12 @@ def _needs_raw_clock(device: str) -> str | None:
     return "there is no CLOCK_MONOTONIC_RAW on this system: no clock to be held against the harness's"
 
 
-def _spinning(lasting_ns: int) -> Kernel:
-    """A kernel that copies v, then spins until `lasting_ns` after it began."""
+def _spinning(lasting_ns: int, copied: Callable[[Any], Any]) -> Kernel:
+    """A kernel that copies v by its framework's `copied`, then spins until `lasting_ns` after it began."""
 
     def kernel(inputs: AttentionInputs) -> Any:
         until = _raw_ns() + lasting_ns
-        output = inputs.v.copy()
+        output = copied(inputs.v)
         while _raw_ns() < until:
             pass
         return output
@@ -64,13 +64,10 @@ def _spinning(lasting_ns: int) -> Kernel:
     return kernel
 
 
-def _overhead_ns(workload: Workload) -> int:
+def _overhead_ns(v: Any, copied: Callable[[Any], Any]) -> int:
     """By how much a call of a spinning kernel lasts longer than it spins, in a bare loop, at the least."""
-    import numpy as np
-
-    v = np.zeros((1, 1, 1, workload.shape.v_head_dim), dtype=workload.dtype)
     inputs = AttentionInputs(q=v, k=v, v=v, mask=None, scale=1.0)  # type: ignore[arg-type]  # nobody looks at it
-    kernel = _spinning(TRIAL_NS)
+    kernel = _spinning(TRIAL_NS, copied)
     batches = []
     for _ in range(TRIAL_BATCHES):
         calls = repeat(None, TRIAL_CALLS)
@@ -81,18 +78,38 @@ def _overhead_ns(workload: Workload) -> int:
     return min(batches) // TRIAL_CALLS - TRIAL_NS
 
 
-def _load_duration(workload: Workload, options: Options) -> Kernel:
-    return _spinning(round(options["microseconds"] * 1000) - _overhead_ns(workload))
+def _lasting(options: Options, v: Any, copied: Callable[[Any], Any]) -> Kernel:
+    return _spinning(round(options["microseconds"] * 1000) - _overhead_ns(v, copied), copied)
 
 
-DURATION = Implementation(
-    name="truth_duration",
-    operation="attention",
-    framework="numpy",
-    summary="lasts `microseconds` of CLOCK_MONOTONIC_RAW a call, in a bare loop of calls",
-    options={"microseconds": 100},
-    available=_needs_raw_clock,
-    load=_load_duration,
+def _load_numpy_duration(workload: Workload, options: Options) -> Kernel:
+    import numpy as np
+
+    v = np.zeros((1, 1, 1, workload.shape.v_head_dim), dtype=workload.dtype)
+    return _lasting(options, v, np.ndarray.copy)
+
+
+def _load_torch_duration(workload: Workload, options: Options) -> Kernel:
+    import torch
+
+    v = torch.zeros((1, 1, 1, workload.shape.v_head_dim), dtype=getattr(torch, workload.dtype))
+    return _lasting(options, v, torch.Tensor.clone)
+
+
+DURATION, TORCH_DURATION = (
+    Implementation(
+        name=name,
+        operation="attention",
+        framework=framework,
+        summary="lasts `microseconds` of CLOCK_MONOTONIC_RAW a call, in a bare loop of calls",
+        options={"microseconds": 100},
+        available=_needs_raw_clock,
+        load=load,
+    )
+    for name, framework, load in (
+        ("truth_duration", "numpy", _load_numpy_duration),
+        ("truth_torch_duration", "torch", _load_torch_duration),
+    )
 )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from attnbench import AttentionInputs, AttentionShape, Mask, Workload
+from attnbench import AttentionInputs, AttentionShape, Implementation, Mask, Workload
 from attnbench.doctor import truths
 from attnbench.doctor.selftest import run
 from attnbench.units import MIB
@@ -29,10 +29,20 @@ def inputs(like: Any) -> AttentionInputs:
 
 
 @linux
+@pytest.mark.parametrize(
+    ("implementation", "v"),
+    [
+        (truths.DURATION, np.ones((1, 1, 1, 8), np.float32)),
+        (truths.TORCH_DURATION, torch.ones(1, 1, 1, 8)),
+    ],
+    ids=["numpy", "torch"],
+)
 @pytest.mark.parametrize("microseconds", [20, 300])
-def test_a_bare_loop_of_calls_lasts_what_it_says(microseconds: int) -> None:
-    kernel = truths.DURATION.load(SINGLE_KEY, {"microseconds": microseconds})
-    given = inputs(np.ones((1, 1, 1, 8), np.float32))
+def test_a_bare_loop_of_calls_lasts_what_it_says(
+    implementation: Implementation, v: Any, microseconds: int
+) -> None:
+    kernel = implementation.load(SINGLE_KEY, {"microseconds": microseconds})
+    given = inputs(v)
 
     def batch_ns() -> int:
         began = time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)
