@@ -1,0 +1,171 @@
+"""A fresh interpreter in which a peer measures one repetition, then ends.
+
+    python _peer_process.py SOCKET_FD PARENT_PID
+
+It imports what both peers need, says so, and waits for a request; then it prepares the kernels with the very
+code that prepares them for attnbench, so that the same calls on the same numbers are timed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+#: The test that pytest-benchmark runs, once a kernel.
+TESTS = Path(__file__).with_name("_peer_tests.py")
+
+#: Each kernel is called for this long before measuring, and it counts against nobody.
+WARM_UP_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What is timed, and about how long it takes."""
+
+    call: Callable[[], Any]
+    about_s: float
+
+
+Kernels = Mapping[str, Kernel]
+
+#: Of each kernel `per_call_s`, a value a block or round, how many `calls` each value is of, and how long the
+#: tool took for it in all (`wall_s`).
+Measured = dict[str, dict[str, Any]]
+
+
+def torch_timer(kernels: Kernels, seconds: float, threads: int) -> Measured:
+    """`torch.utils.benchmark`: each kernel timed in blocks of calls."""
+    from torch.utils.benchmark import Timer
+
+    measured = {}
+    for name, kernel in kernels.items():
+        timer = Timer("call()", globals={"call": kernel.call}, num_threads=threads)
+        began = perf_counter()
+        found = timer.blocked_autorange(min_run_time=seconds)
+        wall_s = perf_counter() - began
+        measured[name] = {
+            "per_call_s": list(found.times),
+            "calls": found.number_per_run,
+            "wall_s": wall_s,
+        }
+    return measured
+
+
+def pytest_benchmark(kernels: Kernels, seconds: float, threads: int) -> Measured:
+    """pytest-benchmark: a test a kernel, timed in rounds.
+
+    By itself it chooses how many rounds fill `seconds` by the first call that it times, and often far too
+    few; so it is told how many they must be at least.
+    """
+    import pytest
+
+    del threads  # set for the process
+    measured: Measured = {}
+
+    class Given:
+        """The kernels as the test's parameters, and where it leaves what was measured."""
+
+        def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+            cases = [
+                pytest.param(
+                    name,
+                    kernel.call,
+                    id=name,
+                    marks=pytest.mark.benchmark(min_rounds=ceil(seconds / kernel.about_s)),
+                )
+                for name, kernel in kernels.items()
+            ]
+            metafunc.parametrize(("name", "call"), cases)
+
+        @pytest.fixture
+        def measured(self) -> Measured:
+            return measured
+
+    with tempfile.TemporaryDirectory() as folder:
+        configuration = Path(folder, "pytest.ini")
+        configuration.write_text("[pytest]\n")
+        options = [
+            *(str(TESTS), "-q", "-c", str(configuration), "--rootdir", folder, "--noconftest"),
+            *("-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--import-mode=importlib"),
+            *(f"--benchmark-max-time={seconds}", "--benchmark-disable-gc"),
+        ]
+        code = pytest.main(options, plugins=[Given()])
+    if code != 0:
+        raise RuntimeError(f"pytest ended with {code!r}")
+    return measured
+
+
+PEERS: Mapping[str, Callable[[Kernels, float, int], Measured]] = {
+    "torch_timer": torch_timer,
+    "pytest_benchmark": pytest_benchmark,
+}
+
+
+def prepared(request: Mapping[str, Any], modes: ExitStack) -> dict[str, Kernel]:
+    """The kernels by name, warmed up, to be called while `modes` is open."""
+    from attnbench.bench.kernel import load_case
+    from attnbench.inputs import InputPool
+    from attnbench.registry import Registry
+    from attnbench.workload import Workload
+
+    registry, pool = Registry.discover(), InputPool()
+    workload = Workload.from_json(request["workload"])
+    kernels = {}
+    for name, (implementation, options) in request["kernels"].items():
+        case = load_case(registry.get(implementation), options, workload, "cpu", request["seed"], pool)
+        modes.enter_context(case.grad_mode())
+        call = case.prepare_call()
+        kernels[name] = Kernel(call, _fastest_s(call))
+    return kernels
+
+
+def _fastest_s(call: Callable[[], Any]) -> float:
+    """Warm up; the seconds of the fastest call."""
+    fastest = float("inf")
+    end = perf_counter() + WARM_UP_S
+    while (began := perf_counter()) < end:
+        call()
+        fastest = min(fastest, perf_counter() - began)
+    return fastest
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the peer asked for has `Measured` of the kernels, and how long that took."""
+    import torch
+
+    torch.set_num_threads(request["threads"])
+    with ExitStack() as modes:
+        kernels = prepared(request, modes)
+        began = perf_counter()
+        measured = PEERS[request["peer"]](kernels, request["seconds"], request["threads"])
+        return {"kernels": measured, "wall_s": perf_counter() - began}
+
+
+def main(arguments: Sequence[str]) -> None:
+    # What is imported here is imported on nobody's time.
+    import pytest  # noqa: F401
+    import pytest_benchmark.plugin  # noqa: F401
+    import torch.utils.benchmark  # noqa: F401
+
+    from attnbench.bench.lifeline import die_with
+    from attnbench.protocol import Channel
+
+    descriptor, parent = map(int, arguments)
+    die_with(parent)
+    channel = Channel(socket.socket(fileno=descriptor))
+    os.set_inheritable(descriptor, False)
+    channel.send({"ready": True})
+    channel.send(answer(channel.receive()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,220 @@
+"""What the page says of repeatability, from the data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from statistics import median, stdev
+from typing import TYPE_CHECKING, Any
+
+from fidelity_parts import Aim, Section, Store, markdown_table
+from fidelity_parts._peers import PEERS
+from fidelity_parts._prose import paragraph
+from fidelity_parts._spreads import central_80, spread_interval, spread_ratio
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["AIM", "section"]
+
+#: The spread under load that is aimed at, as a share of the better peer's.
+AIM = 0.5
+
+TOOLS: Mapping[str, str] = {"attnbench": "attnbench", **PEERS}
+
+LOADS = ("idle", "loaded")
+
+#: Fewer repetitions say nothing of a spread.
+FEWEST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """At one shape: the better peer, and attnbench's spread as a share of its with the 95% interval."""
+
+    peer: str
+    share: float
+    low: float
+    high: float
+
+
+class Ratios:
+    """The reported ratios by shape, load and tool."""
+
+    def __init__(self, store: Store) -> None:
+        self.settings = store.settings
+        self._entries: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+        for entry in store.values():
+            self._entries.setdefault((entry["shape"], entry["load"], entry["tool"]), []).append(entry)
+        self.shapes = [
+            shape
+            for shape in self.settings["shapes"]
+            if all(len(self.of(shape, load, tool)) >= FEWEST for load in LOADS for tool in TOOLS)
+        ]
+
+    def of(self, shape: str, load: str, tool: str, column: str = "ratio") -> list[float]:
+        """One figure of each repetition."""
+        return [entry[column] for entry in self._entries.get((shape, load, tool), [])]
+
+    def verdict(self, shape: str, load: str) -> Verdict:
+        """attnbench against the peer whose spread is the least."""
+        better = min(PEERS, key=lambda peer: central_80(self.of(shape, load, peer)))
+        return Verdict(better, *spread_ratio(self.of(shape, load, "attnbench"), self.of(shape, load, better)))
+
+
+def section(store: Store) -> Section:
+    """The section, with its figure once there are enough repetitions."""
+    data = Ratios(store)
+    title = "Repeatability of a reported ratio"
+    if not data.shapes:
+        return Section(title, f"Too few repetitions yet: {FEWEST} are the least.\n")
+    return Section(title, _markdown(data, store), {"ratios": _figure(data)}, _aims(data))
+
+
+def _aims(data: Ratios) -> tuple[Aim, ...]:
+    aims = []
+    for shape in data.shapes:
+        found = data.verdict(shape, "loaded")
+        aims.append(
+            Aim(
+                f"repeatability under load, {shape}: at most {AIM:g} of the better peer's spread",
+                f"{found.share:.2f} ({found.low:.2f}–{found.high:.2f}) of {TOOLS[found.peer]}'s",
+                found.share <= AIM,
+            )
+        )
+    return tuple(aims)
+
+
+def _markdown(data: Ratios, store: Store) -> str:
+    chosen = data.settings
+    keys = [(shape, load, tool) for shape in data.shapes for load in LOADS for tool in TOOLS]
+    least = min(len(data.of(*key)) for key in keys)
+    shapes = "; ".join(f"*{shape}* is {chosen['shapes'][shape]}" for shape in data.shapes)
+    low_s, high_s = chosen["phase_s"]
+    aim = paragraph(
+        """**Aim**: under load, the ratio that attnbench reports spreads at most half as much as that of the
+        better of `torch.utils.benchmark` and pytest-benchmark."""
+    )
+    measured = paragraph(
+        f"""**Measured**: how many times faster SDPA pinned to its flash kernel is than the textbook
+        algorithm, on {chosen["threads"]} thread, {least} times anew with each tool, from fresh processes,
+        in {chosen["seconds"]:g} s of wall time. {shapes}. *Loaded* is another process that computes, moves
+        64 MiB or pauses, by turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s; every tool meets
+        the same sequence. Repetitions of all tools, shapes and loads are interleaved in random order. The
+        spread is half the width of the central 80% of the logarithms of the ratios (1% is ±1% about), with
+        95% intervals by bootstrap. {store.described()}"""
+    )
+    fair = paragraph(
+        f"""**Fair to the peers**: they time the very calls on the very numbers that attnbench times, in the
+        environment that attnbench pins for its own processes (malloc, threads), which their users do not
+        have by default. Starting the interpreter, importing, making the inputs and warming up are not
+        counted for them. `Timer.blocked_autorange` and pytest-benchmark's fixture get half of the time for
+        each kernel, without garbage collection, and their ratio is that of the two medians.
+        pytest-benchmark is told how many rounds fill its time, since by itself it takes the first call for
+        typical, and often stops early. For attnbench everything that sampling costs is counted (starting
+        and ending {chosen["processes"]} processes, preparing the kernels in each, warming up, verifying),
+        and its ratio is the table's `speedup`."""
+    )
+    figure = "![The ratios that each tool reports, with the other core idle and loaded](fidelity-ratios.png)"
+    return "\n\n".join([aim, measured, fair, _table(data), _conclusion(data), figure, _levels(data)])
+
+
+def _table(data: Ratios) -> str:
+    rows = []
+    for shape in data.shapes:
+        for load in LOADS:
+            cells = []
+            for tool in TOOLS:
+                values = data.of(shape, load, tool)
+                low, high = spread_interval(values)
+                cells.append(f"{central_80(values):.1%} ({low:.1%}–{high:.1%})")
+            found = data.verdict(shape, load)
+            cells.append(f"{found.share:.2f} ({found.low:.2f}–{found.high:.2f})")
+            rows.append([shape, load, *cells])
+    return markdown_table(
+        ["shape", "other core", *TOOLS.values(), "attnbench ÷ better peer"], rows, text_columns=2
+    )
+
+
+def _conclusion(data: Ratios) -> str:
+    verdicts = {shape: data.verdict(shape, "loaded") for shape in data.shapes}
+    met = [f"*{shape}*" for shape, found in verdicts.items() if found.share <= AIM]
+    missed = [shape for shape, found in verdicts.items() if found.share > AIM]
+    if not missed:
+        return paragraph(f"The aim is met at each of the {len(met)} shapes.")
+    named = ", ".join(f"*{shape}*" for shape in missed)
+    text = [f"The aim is met at {', '.join(met)}, and missed at {named}." if met else "The aim is missed."]
+    for shape in missed:
+        loaded, idle = (central_80(data.of(shape, load, "attnbench")) for load in ("loaded", "idle"))
+        calls = [median(data.of(shape, "loaded", tool, "calls")) for tool in TOOLS]
+        text.append(
+            f"""At *{shape}* attnbench's spread is {loaded:.1%} under load and {idle:.1%} without it; it
+            times {calls[0] / max(calls[1:]):.0%} as many calls as a peer in the same wall time, for the
+            rest goes into starting processes, preparing and warming up in each, and a priming call before
+            each sample."""
+        )
+    return paragraph(" ".join(text))
+
+
+def _levels(data: Ratios) -> str:
+    """The ratios themselves, which need not agree."""
+    rows = []
+    for shape in data.shapes:
+        for load in LOADS:
+            ratios = [f"{median(data.of(shape, load, tool)):.3f}" for tool in TOOLS]
+            deviations = [f"{stdev(map(log, data.of(shape, load, tool))):.1%}" for tool in TOOLS]
+            walls = [f"{median(data.of(shape, load, tool, 'wall_s')):.2f}" for tool in TOOLS]
+            rows.append([shape, load, *(" / ".join(cells) for cells in (ratios, deviations, walls))])
+    text = paragraph(
+        f"""What they report, in the order {" / ".join(TOOLS.values())}. The standard deviation, of the
+        logarithms, is what single repetitions far out dominate. The wall time of pytest-benchmark includes
+        some of pytest's own, which is not counted. The ratios need not agree: taking turns, each kernel
+        finds the caches as the other has left them, but for one priming call; alone, it finds its own."""
+    )
+    header = ["shape", "other core", "median ratio", "standard deviation", "wall time, s"]
+    return f"{text}\n\n{markdown_table(header, rows, text_columns=2)}"
+
+
+def _figure(data: Ratios) -> Figure:
+    from matplotlib.figure import Figure as NewFigure
+
+    from attnbench.plots.style import INK, MUTED, PALETTE, drawing
+
+    with drawing():
+        figure = NewFigure(figsize=(8.6, 3.6), layout="constrained")
+        panels: Sequence[Any] = figure.subplots(1, len(data.shapes), squeeze=False)[0]
+        for panel, shape in zip(panels, data.shapes, strict=True):
+            panel.set_title(f"{shape}: {data.settings['shapes'][shape].split('/')[1]}")
+            for at, load in enumerate(LOADS):
+                for offset, (tool, color) in enumerate(zip(TOOLS, PALETTE, strict=False)):
+                    x = at + (offset - 1) * 0.27
+                    values = data.of(shape, load, tool)
+                    _strip(panel, x, values, color, INK)
+            panel.set_yscale("log")
+            panel.yaxis.set_major_formatter("{x:.2f}")
+            panel.yaxis.set_minor_formatter("{x:.2f}")
+            panel.set_xticks(range(len(LOADS)), [f"other core\n{load}" for load in LOADS])
+            panel.set_xlim(-0.5, len(LOADS) - 0.5)
+            panel.grid(axis="x", visible=False)
+            panel.tick_params(axis="y", which="minor", labelsize=8)
+            panel.axvline(0.5, color=MUTED, linewidth=0.6)
+        panels[0].set_ylabel("reported ratio, textbook ÷ flash (log)")
+        handles = [
+            panels[0].plot([], [], "o", color=color, label=name)[0]
+            for name, color in zip(TOOLS.values(), PALETTE, strict=False)
+        ]
+        handles.append(panels[0].plot([], [], "-", color=INK, linewidth=2.2, label="central 80%")[0])
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _strip(panel: Any, x: float, values: Sequence[float], color: str, ink: str) -> None:
+    """Dots side by side in the order of measuring, and a bar over their central 80%."""
+    from attnbench import stats
+
+    width = 0.16
+    steps = [x + width * (number / max(1, len(values) - 1) - 0.5) for number in range(len(values))]
+    panel.plot(steps, values, "o", color=color, markersize=3.6, alpha=0.75, markeredgewidth=0)
+    low, high = (stats.percentile(values, percent) for percent in (10, 90))
+    panel.plot([x + width * 0.72] * 2, [low, high], "-", color=ink, linewidth=2.2)

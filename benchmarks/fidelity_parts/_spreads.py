@@ -1,0 +1,40 @@
+"""Spreads of repeated results: how far apart they lie, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import log
+from random import Random
+
+from attnbench import stats
+
+__all__ = ["central_80", "spread_interval", "spread_ratio"]
+
+RESAMPLES = 2000
+
+
+def central_80(values: Sequence[float]) -> float:
+    """Half the width of the central 80% of the logarithms of `values`: 0.01 is ±1% or so."""
+    logarithms = [log(value) for value in values]
+    return (stats.percentile(logarithms, 90) - stats.percentile(logarithms, 10)) / 2
+
+
+def spread_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95% bootstrap interval of `central_80`."""
+    return _bootstrap(lambda draw: central_80(draw(values)))
+
+
+def spread_ratio(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """The spread of `values` over that of `others`, and its 95% bootstrap interval."""
+    low, high = _bootstrap(lambda draw: central_80(draw(values)) / central_80(draw(others)))
+    return central_80(values) / central_80(others), low, high
+
+
+Draw = Callable[[Sequence[float]], list[float]]
+
+
+def _bootstrap(statistic: Callable[[Draw], float]) -> tuple[float, float]:
+    """The 95% interval of `statistic`, which is given a way to draw with replacement."""
+    rng = Random(0)
+    drawn = sorted(statistic(lambda values: rng.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return stats.percentile(drawn, 2.5), stats.percentile(drawn, 97.5)

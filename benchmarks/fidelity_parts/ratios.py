@@ -1,0 +1,177 @@
+"""How repeatable is a reported ratio? attnbench beside torch.utils.benchmark and pytest-benchmark.
+
+Each repetition of each tool reports the same ratio anew, from fresh processes and in the same wall time, with
+the other core idle or loaded by `_competitor`. Repetitions of all tools, shapes and loads are interleaved in
+seeded random order, so that the machine's drift hits all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from random import Random
+from statistics import median
+from time import monotonic
+from typing import Any
+
+from attnbench import scenario as scenarios
+from attnbench import table
+from attnbench.blocks import measure_block
+from attnbench.driver import ZygoteSource
+from attnbench.driver.pinned import process_environment
+from attnbench.workload import AttentionShape, Workload
+from fidelity_parts import Section, Store, _ratios_section
+from fidelity_parts._competitor import PHASE_S, competing
+from fidelity_parts._peers import PEERS, Peer
+
+__all__ = ["measure", "section"]
+
+PART = "ratios"
+
+ANCHOR, CASE = "naive", "sdpa_flash"
+
+#: Where a call is mostly overhead, where it is mostly computing, and where it is mostly memory traffic.
+SHAPES: Mapping[str, AttentionShape] = {
+    "short": AttentionShape(1, 8, 8, 128, 128, 64),
+    "long": AttentionShape(1, 2, 2, 512, 512, 64),
+    "decode": AttentionShape(1, 8, 8, 1, 4096, 64),
+}
+
+LOADS = ("idle", "loaded")
+
+TOOLS = ("attnbench", *PEERS)
+
+#: What starting, preparing and ending one process takes of attnbench's time, by which its budget is reduced.
+PROCESS_S = 0.06
+
+SCENARIO = """
+name: ratios
+operation: attention
+implementations: [{anchor}, {case}]
+anchor: {anchor}
+matrix: {{heads: {shape.heads}, head_dim: {shape.head_dim}, q_len: {shape.q_len}, kv_len: {shape.kv_len}}}
+measure:
+  precision: 0.000001
+  max_seconds: {max_seconds}
+  processes: {processes}
+  threads: {threads}
+  malloc: {malloc}
+  seed: {seed}
+"""
+
+
+def settings(*, quick: bool) -> dict[str, Any]:
+    """What is measured; it stands in the header of the data."""
+    return {
+        "shapes": {name: workload(name).label for name in (["short"] if quick else SHAPES)},
+        "repetitions": 1 if quick else 20,
+        "seconds": 0.3 if quick else 1.5,
+        "threads": 1,
+        "malloc": "pinned",
+        "processes": 3 if quick else 5,
+        "phase_s": list(PHASE_S),
+        "seed": 0,
+    }
+
+
+def workload(shape: str) -> Workload:
+    """The workload of one of `SHAPES`."""
+    return Workload("attention", SHAPES[shape])
+
+
+def measure(folder: Path, *, quick: bool) -> None:
+    """Measure what is missing in `folder`."""
+    chosen = settings(quick=quick)
+    store = Store.open(folder, PART, chosen)
+    for repetition in range(chosen["repetitions"]):
+        began = monotonic()
+        jobs = [(shape, load, tool) for shape in chosen["shapes"] for load in LOADS for tool in TOOLS]
+        Random(f"{chosen['seed']}/{repetition}").shuffle(jobs)
+        jobs = [job for job in jobs if "/".join((str(repetition), *job)) not in store]
+        if jobs:
+            _repeat(repetition, jobs, chosen, store)
+            took = f"{monotonic() - began:.0f} s"
+            print(f"{PART}: repetition {repetition + 1} of {chosen['repetitions']}, {took}", flush=True)
+
+
+def _repeat(
+    repetition: int, jobs: Sequence[tuple[str, str, str]], chosen: Mapping[str, Any], store: Store
+) -> None:
+    """One repetition. All its interpreters are started before anything is measured; then they wait."""
+    environment = process_environment(chosen["threads"], chosen["malloc"])
+    with ExitStack() as stack:
+        peers = {job: stack.enter_context(Peer(environment)) for job in jobs if job[2] in PEERS}
+        source = stack.enter_context(ZygoteSource(threads=chosen["threads"], malloc=chosen["malloc"]))
+        for peer in peers.values():
+            peer.wait()
+        for job in jobs:
+            shape, load, tool = job
+            # The same load for every tool, and another one for every repetition.
+            seed = chosen["seed"] + repetition
+            with competing(seed, environment) if load == "loaded" else nullcontext():
+                found = _ask(peers[job], job, chosen) if tool in PEERS else _sweep(source, shape, chosen)
+            entry = {"repetition": repetition, "shape": shape, "load": load, "tool": tool, **found}
+            store.append("/".join((str(repetition), *job)), entry)
+            if tool in PEERS:
+                peers[job].close()
+
+
+def _ask(peer: Peer, job: tuple[str, str, str], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The ratio of medians that a peer reports; each kernel gets half the time."""
+    shape, _, tool = job
+    request = {
+        "peer": tool,
+        "workload": workload(shape).to_json(),
+        "kernels": {name: [name, {}] for name in (ANCHOR, CASE)},
+        "seed": chosen["seed"],
+        "threads": chosen["threads"],
+        "seconds": chosen["seconds"] / 2,
+    }
+    answer = peer.measure(request, deadline_s=60 + 20 * chosen["seconds"])
+    kernels = answer["kernels"]
+    seconds = {name: median(each["per_call_s"]) for name, each in kernels.items()}
+    return {
+        "ratio": seconds[ANCHOR] / seconds[CASE],
+        "anchor_s": seconds[ANCHOR],
+        "case_s": seconds[CASE],
+        "wall_s": answer["wall_s"],
+        "calls": sum(each["calls"] * len(each["per_call_s"]) for each in kernels.values()),
+    }
+
+
+def _sweep(source: ZygoteSource, shape: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The speed-up that attnbench reports.
+
+    Of its time, all that sampling costs counts: starting and ending its processes, preparing, warming up,
+    verifying. Inspecting and judging, which no peer does, are left out.
+    """
+    processes = chosen["processes"]
+    text = SCENARIO.format(
+        anchor=ANCHOR,
+        case=CASE,
+        shape=SHAPES[shape],
+        max_seconds=max(0.01, (chosen["seconds"] - processes * PROCESS_S) / 2),
+        **{key: chosen[key] for key in ("processes", "threads", "malloc", "seed")},
+    )
+    scenario = scenarios.parse(text, "ratios.yaml")
+    (block,) = scenario.expand(source.hello["catalogue"])
+    times: list[float] = []
+    records = measure_block(scenario, block, source, progressed=lambda _: times.append(monotonic()))
+    rows = table.from_records(records, PART).to_dict("records")
+    row, anchor = (next(row for row in rows if row["implementation"] == name) for name in (CASE, ANCHOR))
+    for each in (row, anchor):
+        if each["status"] != "ok":
+            raise RuntimeError(f"{each['case_id']}: {each['status']}: {each['reason']}")
+    return {
+        "ratio": float(row["speedup"]),
+        "anchor_s": float(anchor["latency_median_s"]),
+        "case_s": float(row["latency_median_s"]),
+        "wall_s": times[-1] - times[-1 - processes],  # a time at the end of each process, the last steps
+        "calls": sum(each.calls * len(each.rounds) for record in records for each in record.processes),
+    }
+
+
+def section(folder: Path) -> Section:
+    """What `folder` holds, for the page."""
+    return _ratios_section.section(Store.read(folder, PART))

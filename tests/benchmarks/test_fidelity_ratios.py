@@ -1,0 +1,154 @@
+"""The part `ratios` of the proof: its rehearsal, its spreads, and what it says of data made up here."""
+
+from __future__ import annotations
+
+import os
+from math import exp
+from pathlib import Path
+from random import Random
+from time import monotonic, sleep
+
+import pytest
+
+from attnbench.driver.pinned import process_environment
+from fidelity_parts import Store, ratios
+from fidelity_parts._competitor import PHASE_S, competing, phases
+from fidelity_parts._peers import PEERS, Peer
+from fidelity_parts._spreads import central_80, spread_interval, spread_ratio
+
+SPREADS = {"attnbench": 0.01, "torch_timer": 0.05, "pytest_benchmark": 0.03}
+
+
+def made_up(folder: Path, spreads: dict[str, float], repetitions: int = 20) -> Store:
+    """Data as `ratios.measure` writes them, the logarithms normal around that of 2."""
+    store = Store.open(folder, "ratios", {**ratios.settings(quick=False), "repetitions": repetitions})
+    rng = Random(0)
+    for repetition in range(repetitions):
+        for shape in ratios.SHAPES:
+            for load in ratios.LOADS:
+                for tool in ratios.TOOLS:
+                    entry = {
+                        "repetition": repetition,
+                        "shape": shape,
+                        "load": load,
+                        "tool": tool,
+                        "ratio": 2 * exp(rng.gauss(0, spreads[tool])),
+                        "anchor_s": 2e-3,
+                        "case_s": 1e-3,
+                        "wall_s": 1.5,
+                        "calls": 500 if tool == "attnbench" else 1000,
+                    }
+                    store.append(f"{repetition}/{shape}/{load}/{tool}", entry)
+    return store
+
+
+def test_the_spread_is_half_the_central_80_percent_of_the_logarithms() -> None:
+    values = [exp(step / 100) for step in range(-50, 51)]
+    assert central_80(values) == pytest.approx(0.40)
+    assert spread_ratio(values, [value**2 for value in values])[0] == pytest.approx(0.5)
+
+
+def test_intervals_of_spreads_hold_them_and_narrow() -> None:
+    rng = Random(1)
+    values = [exp(rng.gauss(0, 0.1)) for _ in range(400)]
+    low, high = spread_interval(values)
+    few_low, few_high = spread_interval(values[:20])
+    assert low < 0.1 * 1.2816 < high  # the 90th percentile of a normal
+    assert high - low < (few_high - few_low) / 2
+
+
+def test_a_met_aim_is_said_to_be_met(tmp_path: Path) -> None:
+    made_up(tmp_path, SPREADS)
+    section = ratios.section(tmp_path)
+    assert [aim.met for aim in section.aims] == [True] * 3
+    assert all("pytest-benchmark" in aim.measured for aim in section.aims)  # the better peer
+    assert "The aim is met at each" in section.markdown
+    assert list(section.figures) == ["ratios"]
+    assert "fidelity-ratios.png" in section.markdown
+
+
+def test_a_missed_aim_is_said_to_be_missed_and_why(tmp_path: Path) -> None:
+    made_up(tmp_path, {**SPREADS, "attnbench": 0.03})
+    section = ratios.section(tmp_path)
+    assert [aim.met for aim in section.aims] == [False] * 3
+    assert "The aim is missed" in section.markdown
+    assert "50% as many calls" in " ".join(section.markdown.split())
+
+
+def test_too_few_repetitions_are_no_spread(tmp_path: Path) -> None:
+    made_up(tmp_path, SPREADS, repetitions=2)
+    section = ratios.section(tmp_path)
+    assert not section.aims
+    assert not section.figures
+    assert "Too few repetitions" in section.markdown
+
+
+def test_phases_are_drawn_by_the_seed_and_begin_with_work() -> None:
+    drawn = [list(zip(phases(seed), range(200), strict=False)) for seed in (3, 3, 4)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    seen = [phase for phase, _ in drawn[0]]
+    assert seen[0][0] != "pause"
+    assert {kind for kind, _ in seen} == {"compute", "memory", "pause"}
+    assert all(PHASE_S[0] <= seconds <= PHASE_S[1] for _, seconds in seen)
+
+
+def test_the_competitor_works_and_is_gone_afterwards() -> None:
+    with competing(0, process_environment(1, "pinned")) as pid:
+        begun, until = _cpu_ticks(pid), monotonic() + 30
+        while _cpu_ticks(pid) == begun:
+            assert monotonic() < until, "it does nothing"
+            sleep(0.01)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_the_competitor_is_gone_whatever_goes_wrong_meanwhile() -> None:
+    pids = []
+
+    def fail() -> None:
+        with competing(0, process_environment(1, "pinned")) as pid:
+            pids.append(pid)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)
+
+
+def _cpu_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("peer", PEERS)
+def test_a_peer_times_each_kernel_for_the_time_it_is_given(peer: str) -> None:
+    request = {
+        "peer": peer,
+        "workload": ratios.workload("short").to_json(),
+        "kernels": {name: [name, {}] for name in ("naive", "sdpa_flash")},
+        "seed": 0,
+        "threads": 1,
+        "seconds": 0.05,
+    }
+    with Peer(process_environment(1, "pinned")) as process:
+        process.wait()
+        answer = process.measure(request, deadline_s=60)
+    assert list(answer["kernels"]) == ["naive", "sdpa_flash"]
+    for found in answer["kernels"].values():
+        assert sum(found["per_call_s"]) * found["calls"] >= 0.05
+        assert found["wall_s"] >= sum(found["per_call_s"]) * found["calls"]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_measures_every_tool_and_is_not_repeated(tmp_path: Path) -> None:
+    ratios.measure(tmp_path, quick=True)
+    store = Store.read(tmp_path, "ratios")
+    assert len(store) == len(ratios.LOADS) * len(ratios.TOOLS)
+    assert {entry["tool"] for entry in store.values()} == set(ratios.TOOLS)
+    assert all(entry["ratio"] > 0 and entry["calls"] > 0 for entry in store.values())
+    began = monotonic()
+    ratios.measure(tmp_path, quick=True)
+    assert monotonic() - began < 1
+    assert len(Store.read(tmp_path, "ratios")) == len(store)
