@@ -305,5 +305,6 @@ class _BlockRun:
             cache=self.measure.cache,
             memory=run.memory,
             accuracy=run.accuracy,
+            threads=self.measure.threads_count(),
             discarded_rounds=0,
         )

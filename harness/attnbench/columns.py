@@ -74,8 +74,8 @@ COLUMNS: tuple[Column, ...] = (
         "reason",
         "string",
         "",
-        "Why the status is not ok, or why accuracy failed; otherwise what limits a figure: "
-        "`peak_alloc_bytes is partial: …`.",
+        "Why the status is not ok, why the row is flagged, or why accuracy failed; otherwise what limits a "
+        "figure: `peak_alloc_bytes is partial: …`.",
         "there is nothing to explain",
     ),
     Column(
@@ -186,15 +186,19 @@ COLUMNS: tuple[Column, ...] = (
         "roofline_fraction",
         "float64",
         "share",
-        "The rate reached as a share of what this machine was measured to reach.",
-        "the machine was not measured",
+        "How near to the machine's limits: `flops` / `latency_median_s` as a share of the matrix rate that was "
+        "measured for the dtype and threads, or, where the least traffic is twice the caches and more, that "
+        "traffic / `latency_median_s` as a share of the measured bandwidth; the larger of both.",
+        f"{_NOT_OK}, or no ceilings were known (`attnbench doctor` measures them)",
     ),
     Column(
         "flagged",
         "boolean",
         "",
-        "Faster than the machine was measured to be: a broken measurement, never a winner.",
-        "the machine was not measured",
+        "Faster than the machine was measured to be, by more than 5%: even the least work of a right answer "
+        "(in a backward pass four products, the weights kept), or the least traffic of a cold call, takes "
+        "longer. A broken measurement, never a winner; `reason` has the figures.",
+        f"{_NOT_OK}, or no ceilings were known",
     ),
     Column(
         "peak_alloc_bytes",

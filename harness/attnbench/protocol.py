@@ -5,8 +5,8 @@ verb's figures, or `"ok": false` with a `status` and a `reason`. This is the sea
 answers these verbs (`Bench` below) can be driven, a scripted one as well as a process.
 
 Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `reference`, `accuracy`,
-`sample`, `verify`, `release`; `describe`, which needs no case. Their parameters and answers are the
-TypedDicts below.
+`sample`, `verify`, `release`; `describe` and `ceiling`, which need no case. Their parameters and answers are
+the TypedDicts below.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "BenchFailed",
     "BenchLost",
     "BenchSource",
+    "CeilingReply",
     "Channel",
     "ChannelClosed",
     "DeadlineExceeded",
@@ -201,6 +202,18 @@ class DescribeReply(TypedDict):
     allocator: str | None
     kept_share: float | None
     affinity: list[int] | None
+
+
+class CeilingReply(TypedDict):
+    """The most that this process reached (`ceiling`, which needs no case), and the way that reached it.
+
+    FLOP/s where matrices were multiplied. Bytes a second where memory was read or copied: then with what the
+    last-level cache holds, of which the buffer is a multiple.
+    """
+
+    per_s: float
+    way: str
+    cache_bytes: int | None
 
 
 class ChannelClosed(Exception):

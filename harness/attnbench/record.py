@@ -126,7 +126,8 @@ class Record:
     a block were sampled side by side where process index and round agree. `converged` says whether the
     interval became narrower than asked before the time was spent. `discarded_rounds` counts the rounds whose
     samples were thrown away, over all processes. `energy_j` is what one call takes by the GPU's own meter;
-    `cuda_graph` says that replays of a CUDA graph were timed in place of calls.
+    `cuda_graph` says that replays of a CUDA graph were timed in place of calls. `threads` is how many each
+    kernel could use on the host (what `measure.threads` came to); None in records of earlier versions.
 
     Raises:
         ValueError: an unknown status or cache, or an attempt below 1.
@@ -159,6 +160,7 @@ class Record:
     discarded_rounds: int = 0
     energy_j: float | None = None
     cuda_graph: bool = False
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         _require("status", self.status, STATUSES)

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attnbench import stats, store
 from attnbench.case import format_options
+from attnbench.ceilings import Known, of_header
 from attnbench.columns import COLUMNS, OCCASIONAL
 from attnbench.costs import Costs, costs
 from attnbench.errors import RunError
 from attnbench.files import replace_file
 from attnbench.record import Record
-from attnbench.store import Run
+from attnbench.roofline import Standing, standing
+from attnbench.store import HEADER_FILE, Run
 from attnbench.workload import Workload
 
 if TYPE_CHECKING:
@@ -62,10 +65,22 @@ def from_runs(runs: Sequence[Run]) -> pd.DataFrame:
     """The table of runs that were read, below one another; like `load`.
 
     Raises:
-        RunError: a run is given twice.
+        RunError: a run is given twice, or the ceilings in its header are corrupted.
     """
     names = run_names(runs)
-    return _frame([row for name, run in zip(names, runs, strict=True) for row in _rows(run.records, name)])
+    rows = (_rows(run.records, name, _ceilings(run)) for name, run in zip(names, runs, strict=True))
+    return _frame([row for of_run in rows for row in of_run])
+
+
+def _ceilings(run: Run) -> Known:
+    """What the machine was measured to reach before the run began, as its header has it."""
+    try:
+        return of_header(run.header)
+    except ValueError as error:
+        raise RunError(
+            f"{run.path / HEADER_FILE}: is corrupted: {error}; restore it from a copy, or take its ceilings "
+            "out to go on without roofline_fraction"
+        ) from error
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -84,9 +99,14 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     return names
 
 
-def from_records(records: Sequence[Record], run_id: str) -> pd.DataFrame:
-    """One row a record, in their order, the columns `COLUMNS`; nothing is read or written."""
-    return _frame(_rows(records, run_id))
+def from_records(
+    records: Sequence[Record], run_id: str, ceilings: Known = MappingProxyType({})
+) -> pd.DataFrame:
+    """One row a record, in their order, the columns `COLUMNS`; nothing is read or written.
+
+    `ceilings` are those of the machine that the records were measured on, as far as they are known.
+    """
+    return _frame(_rows(records, run_id, ceilings))
 
 
 def write_parquet(run: str | os.PathLike[str]) -> Path:
@@ -117,7 +137,7 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     )
 
 
-def _rows(records: Sequence[Record], run_id: str) -> list[dict[str, Any]]:
+def _rows(records: Sequence[Record], run_id: str, ceilings: Known) -> list[dict[str, Any]]:
     known = {(record.scenario, record.case_id): record for record in records}
     least: dict[tuple[Workload, int], Costs] = {}
     rows = []
@@ -127,8 +147,11 @@ def _rows(records: Sequence[Record], run_id: str) -> list[dict[str, Any]]:
             least[work] = costs(*work)
         anchor = None if record.anchor is None else known.get((record.scenario, record.anchor))
         row = dict.fromkeys((column.name for column in COLUMNS), None) | {"run_id": run_id}
-        row |= _identity(record) | _latency(record) | _speedup(record, anchor) | _inspected(record)
+        row |= _identity(record) | _latency(record) | _speedup(record, anchor)
         row |= _rates(least[work], row["latency_median_s"])
+        stands = _standing(record, least[work], ceilings, row["latency_median_s"])
+        row |= {"roofline_fraction": stands.fraction, "flagged": stands.flagged}
+        row |= _inspected(record, stands.beyond)
         rows.append(row)
     return rows
 
@@ -215,8 +238,26 @@ def _rates(least: Costs, latency_s: float | None) -> dict[str, Any]:
     }
 
 
-def _inspected(record: Record) -> dict[str, Any]:
-    """First call, memory and accuracy, and the reason that goes with a status or verdict."""
+def _standing(record: Record, least: Costs, ceilings: Known, latency_s: float | None) -> Standing:
+    """How the median stands to what the device was measured to reach; nothing where that is not known."""
+    known = ceilings.get((record.device, record.device_name or ""))
+    if known is None or not latency_s:
+        return Standing()
+    return standing(
+        least,
+        known,
+        dtype=record.workload.dtype,
+        threads=record.threads,
+        cold=record.cache == "cold",
+        latency_s=latency_s,
+    )
+
+
+def _inspected(record: Record, beyond: str | None) -> dict[str, Any]:
+    """First call, memory and accuracy, and the reason that goes with a status, a flag or a verdict.
+
+    `beyond` is why the case is flagged; it comes first, since it is about all of the other figures.
+    """
     row: dict[str, Any] = {
         "first_call_s": record.first_call_s,
         "output_bytes": record.output_bytes,
@@ -231,6 +272,7 @@ def _inspected(record: Record) -> dict[str, Any]:
         why = why or record.accuracy["reason"]
     if record.status == "ok" and record.memory is not None and record.memory["peak_alloc_partial"]:
         why = why or f"peak_alloc_bytes is partial: {record.memory['peak_alloc_partial']}"
+    why = "; ".join(filter(None, (beyond, why))) or None
     # A message out of a bench may hold half characters, which no file format takes.
     row["reason"] = None if why is None else why.encode(errors="replace").decode()
     return row

@@ -10,6 +10,7 @@ import pytest
 
 import attnbench
 from attnbench import stats, store, table
+from attnbench.ceilings import Bandwidth, Ceilings, MatrixRate
 from attnbench.columns import COLUMNS, document
 from attnbench.costs import Costs, costs
 from attnbench.errors import RunError
@@ -307,6 +308,81 @@ def test_what_is_not_measured_yet_is_null() -> None:
     frame = from_records(make_records(), "run")
     for name in ("roofline_fraction", "flagged", "energy_j", "sm_clock_hz"):
         assert frame[name].isna().all()
+
+
+#: `make_record` of 512 queries and keys, 8 heads × 64: 0.54 GFLOP in a millisecond.
+RATE = 4 * 512 * 512 * 8 * 64 / 1e-3
+
+
+def limits(flops_per_s: float, threads: int = 2, name: str = "AMD EPYC") -> Ceilings:
+    rate = MatrixRate("float32", threads, flops_per_s, "torch matmul")
+    return Ceilings("cpu", name, 1 << 25, "2026-01-02T03:04:05Z", (rate,), (Bandwidth("read", 2, 1e10),))
+
+
+def known(ceilings: Ceilings) -> dict[tuple[str, str], Ceilings]:
+    return {(ceilings.device, ceilings.device_name): ceilings}
+
+
+def steady(**fields: Any) -> Record:
+    record = make_record(threads=2, **fields)
+    return replace(record, processes=(samples(*[1e-3] * 8),))
+
+
+def test_the_roofline_is_that_of_the_records_device_threads_and_dtype() -> None:
+    frame = from_records([steady()], "run", known(limits(2 * RATE)))
+    assert frame["roofline_fraction"].tolist() == [pytest.approx(0.5)]
+    assert frame["flagged"].tolist() == [False]
+    assert frame["reason"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("record", "ceilings"),
+    [
+        (steady(), limits(2 * RATE, name="Another CPU")),  # the run went on elsewhere
+        (steady(), limits(2 * RATE, threads=1)),
+        (replace(steady(), threads=None), limits(2 * RATE)),  # of an earlier version
+        (steady(dtype="bfloat16"), limits(2 * RATE)),
+        (steady(device="cuda"), limits(2 * RATE)),
+        (make_record(status="oom", threads=2), limits(2 * RATE)),
+    ],
+    ids=["machine", "threads", "no threads", "dtype", "device", "status"],
+)
+def test_where_the_limit_was_not_measured_there_is_no_roofline(record: Record, ceilings: Ceilings) -> None:
+    frame = from_records([record], "run", known(ceilings))
+    assert frame["roofline_fraction"].isna().all()
+    assert frame["flagged"].isna().all()
+
+
+def test_a_time_that_cannot_be_is_flagged_and_says_why() -> None:
+    wrong = steady(accuracy=make_accuracy("fail", 12.0))
+    frame = from_records([steady(), wrong], "run", known(limits(RATE / 1.06)))
+    assert frame["flagged"].tolist() == [True, True]
+    first, second = frame["reason"]
+    assert first.startswith("faster than this machine can be: at least 537 GFLOP/s in float32")
+    assert second == f"{first}; o: the largest error is 12 times its bound"
+    assert not from_records([steady()], "run", known(limits(RATE / 1.04)))["flagged"].any()
+
+
+def test_cold_traffic_is_held_against_the_bandwidth() -> None:
+    decoding: dict[str, Any] = {"q_len": 1, "kv_len": 1 << 16}  # 256 MiB of keys and values
+    cold, warm = steady(cache="cold", **decoding), steady(**decoding)
+    frame = from_records([cold, warm], "run", known(limits(1e15)))
+    assert frame["roofline_fraction"].tolist() == [pytest.approx(26.8, rel=0.01)] * 2
+    assert frame["flagged"].tolist() == [True, False]
+
+
+def test_the_ceilings_of_a_run_are_in_its_header(tmp_path: Path) -> None:
+    header = {**make_header(), "ceilings": {"cpu": limits(2 * RATE).to_json()}}
+    with store.create(tmp_path, "run", header) as writer:
+        writer.append(steady())
+    assert attnbench.load(tmp_path / "run")["roofline_fraction"].tolist() == [pytest.approx(0.5)]
+
+
+def test_corrupted_ceilings_are_an_error_that_names_them(tmp_path: Path) -> None:
+    with store.create(tmp_path, "run", {**make_header(), "ceilings": {"cpu": {"schema": 1}}}):
+        pass
+    with pytest.raises(RunError, match=r"run\.json: is corrupted: ceilings\.cpu: device: is missing"):
+        attnbench.load(tmp_path / "run")
 
 
 def test_a_run_is_loaded_as_its_records(tmp_path: Path) -> None:
