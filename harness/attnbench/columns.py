@@ -186,7 +186,7 @@ COLUMNS: tuple[Column, ...] = (
         "roofline_fraction",
         "float64",
         "share",
-        "How near to the machine's limits: `flops` / `latency_median_s` as a share of the matrix rate that was "
+        "How near to the machine's limits: `flops` / `latency_median_s` as a share of the matrix rate "
         "measured for the dtype and threads, or, where the least traffic is twice the caches and more, that "
         "traffic / `latency_median_s` as a share of the measured bandwidth; the larger of both.",
         f"{_NOT_OK}, or no ceilings were known (`attnbench doctor` measures them)",
