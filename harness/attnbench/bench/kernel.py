@@ -108,6 +108,11 @@ class LoadedCase:
         return self.implementation.framework
 
     @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """What the implementation brought: its kernel, and its own backward if it has one."""
+        return [self.kernel] if self._own_backward is None else [self.kernel, self._own_backward]
+
+    @property
     def device_name(self) -> str | None:
         """The accelerator's name; None for the CPU, which the machine's fingerprint names."""
         if self.device.split(":")[0] != "cuda":

@@ -17,7 +17,7 @@ from typing import Any
 
 from attnbench.bench.malloc import malloc_keeps_nothing
 from attnbench.protocol import MemoryReply
-from attnbench.units import MIB
+from attnbench.units import MIB, format_bytes
 
 __all__ = ["alloc_is_partial", "measure", "peak_alloc_bytes", "peak_rss_bytes"]
 
@@ -28,31 +28,41 @@ Call = Callable[[], Any]
 RSS_SURPLUS_SHARE = 0.10
 RSS_SURPLUS_BYTES = 8 * MIB
 
+#: What is kept between calls is told from this size on, and from this share of the peak.
+LEAST_KEPT_BYTES = MIB
+KEPT_SHARE = 0.01
+
 #: How often memory is read where the system keeps no peak.
 POLL_S = 0.001
 
 
-def measure(prepare_call: Callable[[], Call], framework: str, device: str) -> MemoryReply:
+def measure(
+    prepare_call: Callable[[], Call], framework: str, device: str, kept_bytes: int = 0
+) -> MemoryReply:
     """Both peaks, each over one call from a fresh `prepare_call()`: a backward pass gets a fresh graph.
 
-    RSS is the host's memory: it says nothing of a call on another device and is null there.
+    RSS is the host's memory: it says nothing of a call on another device and is null there. `kept_bytes` were
+    left behind by the first call, and so are in neither peak.
     """
     on_cpu = device.split(":")[0] == "cpu"
     rss, is_lower_bound = peak_rss_bytes(prepare_call()) if on_cpu else (None, False)
     alloc = peak_alloc_bytes(prepare_call(), framework, device)
     return MemoryReply(
         peak_alloc_bytes=alloc,
-        peak_alloc_partial=alloc_is_partial(alloc, rss),
+        peak_alloc_partial=alloc_is_partial(alloc, rss, kept_bytes),
         peak_rss_bytes=rss,
         peak_rss_is_lower_bound=is_lower_bound,
     )
 
 
-def alloc_is_partial(alloc_bytes: int, rss_bytes: int | None) -> str | None:
+def alloc_is_partial(alloc_bytes: int, rss_bytes: int | None, kept_bytes: int = 0) -> str | None:
     """Why the allocator's peak does not tell all, or None."""
-    if rss_bytes is None or rss_bytes <= alloc_bytes * (1 + RSS_SURPLUS_SHARE) + RSS_SURPLUS_BYTES:
-        return None
-    return "allocations on foreign threads, or past the framework's allocator, are not seen"
+    reasons = []
+    if rss_bytes is not None and rss_bytes > alloc_bytes * (1 + RSS_SURPLUS_SHARE) + RSS_SURPLUS_BYTES:
+        reasons.append("allocations on foreign threads, or past the framework's allocator, are not seen")
+    if kept_bytes >= LEAST_KEPT_BYTES and kept_bytes > KEPT_SHARE * alloc_bytes:
+        reasons.append(f"{format_bytes(kept_bytes)} that are kept from call to call are not counted")
+    return "; ".join(reasons) or None
 
 
 def peak_alloc_bytes(call: Call, framework: str, device: str = "cpu") -> int:

@@ -14,6 +14,7 @@ from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.description import description
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
+from attnbench.bench.kept import kept_bytes
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
 from attnbench.bench.settings import TorchSettings
 from attnbench.implementation import Implementation
@@ -38,12 +39,13 @@ __all__ = ["BenchServer"]
 class _Held:
     """A prepared case, the norms of its first results, and its timed call once it was sampled.
 
-    The call holds the graph of a backward pass.
+    `kept_bytes` is what its first call left behind. The call holds the graph of a backward pass.
     """
 
     case: LoadedCase
     scope: str
     norms: Mapping[str, float]
+    kept_bytes: int
     call: Callable[[], Any] | None = field(default=None)
 
     def timed_call(self) -> Callable[[], Any]:
@@ -131,8 +133,8 @@ class BenchServer:
         reply["resolved_backend"] = case.resolved_backend()
         reply["device_name"] = case.device_name
         reply["output_bytes"] = case.output_bytes
-        self._cases[request["case"]] = _Held(case, scope, norms)
         gc.collect()
+        self._cases[request["case"]] = _Held(case, scope, norms, kept_bytes(case))
         gc.freeze()  # what the kernel imported, as what the bench did: not to be searched before every sample
         return reply
 
@@ -142,9 +144,10 @@ class BenchServer:
         return {}
 
     def _memory(self, request: Mapping[str, Any]) -> MemoryReply:
-        case = self._held(request).case
+        held = self._held(request)
+        case = held.case
         with case.grad_mode():
-            return memory.measure(case.prepare_call, case.framework, case.device)
+            return memory.measure(case.prepare_call, case.framework, case.device, held.kept_bytes)
 
     def _accuracy(self, request: Mapping[str, Any]) -> AccuracyReply:
         held = self._held(request)
