@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from attnbench.doctor.finding import Finding
 from attnbench.doctor.findings import memory, processor, software, timing
 from attnbench.doctor.findings.gpu import gpu_findings
+from attnbench.doctor.findings.timing import too_disturbed
 from attnbench.doctor.readings import Readings
 
-__all__ = ["CHECKS", "conclude"]
+__all__ = ["CHECKS", "conclude", "too_disturbed"]
 
 #: Every check of the machine, in the order in which they are told.
 CHECKS: Sequence[Callable[[Readings], Finding | None]] = (

@@ -12,7 +12,7 @@ from attnbench.doctor.spin import GAP_S, Spin
 from attnbench.sampling import SHORTEST_SAMPLE_S
 from attnbench.units import format_seconds
 
-__all__ = ["all_cpus", "clock", "one_cpu", "other_load", "stolen_time", "together"]
+__all__ = ["all_cpus", "clock", "one_cpu", "other_load", "stolen_time", "together", "too_disturbed"]
 
 #: A sample reads the clock twice and is known to one step of it: beyond a thousandth of the shortest sample
 #: these are no longer nothing beside the precision of 1 to 2% that scenarios ask for.
@@ -29,6 +29,9 @@ OTHERS_LIMIT = 0.1
 
 #: Clocks that give way when all cores are busy cost up to some 15%; more is shared by siblings or by guests.
 TOGETHER_LIMIT = 0.8
+
+#: What is the best of many repetitions bears some noise; beyond this share it would still be too low.
+DISTURBED_LIMIT = 0.1
 
 
 def clock(found: Readings) -> Finding:
@@ -119,7 +122,11 @@ def together(found: Readings) -> Finding:
     speed = share(median(rates), alone) if rates else None
     if speed is None:
         return unknown("shared speed", "the processes that should spin could not be started")
-    text = f"with all busy each CPU runs at {percent(speed)} of its speed alone"
+    text = (
+        f"with all busy each CPU runs at {percent(speed)} of its speed alone"
+        if speed < 1
+        else "with all busy each CPU is as fast as alone"
+    )
     if len(rates) < 2 or not speed < TOGETHER_LIMIT:
         return ok("shared speed", text)
     cores = found.processor.cores
@@ -146,7 +153,7 @@ def stolen_time(found: Readings) -> Finding | None:
         return unknown("stolen time", "the host of this virtual machine does not tell what it gave to others")
     text = f"the host gave {percent(stolen)} of our CPUs' time to others, while we wanted all of it"
     if not stolen > STOLEN_LIMIT:
-        return ok("stolen time", text, effect="what the host's caches and memory do for others is not seen")
+        return ok("stolen time", text)
     return warning(
         "stolen time",
         text,
@@ -176,6 +183,18 @@ def other_load(found: Readings) -> Finding:
         if busy
         else "none from here: it runs outside of this container, or for a moment only; try again later",
     )
+
+
+def too_disturbed(found: Readings) -> str | None:
+    """Why ceilings that are measured now would be too low, or None."""
+    alone = found.noise.alone
+    lost = None if alone is None else share(alone.lost_s, alone.elapsed_s)
+    if lost is not None and lost > DISTURBED_LIMIT:
+        return f"a process that wanted one CPU lost {percent(lost)} of its time"
+    busy = share(found.others.busy_cpus, len(found.processor.usable or ()))
+    if busy is not None and busy > DISTURBED_LIMIT:
+        return f"others used {percent(busy)} of the CPUs"
+    return None
 
 
 def _where(spin: Spin) -> str:

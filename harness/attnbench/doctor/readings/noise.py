@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import select
@@ -29,6 +30,9 @@ TOGETHER_S = 1.0
 #: How long starting the processes that spin, and their answers beyond the time they spin, may take.
 PATIENCE_S = 10.0
 
+#: So many processes are started at most; on machines with more CPUs, on every second or third of them.
+MOST_SPINNERS = 256
+
 CPUS = Path("sys/devices/system/cpu")
 
 
@@ -51,11 +55,14 @@ class Noise:
 def read_noise(cpus: Sequence[int | None], root: Path = Path("/")) -> Noise:
     """Spin on the last of `cpus` alone, then on all of them; some two seconds, and no process is left.
 
+    Of more than `MOST_SPINNERS` CPUs some are left out.
+
     Raises:
         OSError: the processes could not be started, or died.
     """
+    chosen = cpus[:: math.ceil(len(cpus) / MOST_SPINNERS)]
     with ExitStack() as stack:
-        spinners = [stack.enter_context(_Spinner(cpu)) for cpu in cpus]
+        spinners = [stack.enter_context(_Spinner(cpu)) for cpu in chosen]
         for spinner in spinners:
             spinner.wait_until_ready()
         spinners[-1].start(ALONE_S)
