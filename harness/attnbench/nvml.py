@@ -135,9 +135,13 @@ class Gpu:
         return GpuState(
             sm_clock_hz=_scaled(self._of_board("nvmlDeviceGetClockInfo", _constant("NVML_CLOCK_SM")), _MHZ),
             temperature_c=_scaled(self._temperature()),
-            power_w=None if self.is_part else _scaled(self._of_board("nvmlDeviceGetPowerUsage"), 1e-3),
+            power_w=self.power_w(),
             reasons=self._reasons(),
         )
+
+    def power_w(self) -> float | None:
+        """Watts that the board takes; None for a part of a GPU."""
+        return None if self.is_part else _scaled(self._of_board("nvmlDeviceGetPowerUsage"), 1e-3)
 
     def energy_j(self) -> float | None:
         """Joules that the board has used since its driver was loaded; the counter moves every 20 to 100 ms.

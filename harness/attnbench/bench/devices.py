@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HOW_TO_GET", "cpu_name", "probe", "why_unavailable"]
+__all__ = ["HOW_TO_GET", "cpu_name", "cuda_uuid", "probe", "why_unavailable"]
 
 #: How to come by a device of each kind that was looked for and not found.
 HOW_TO_GET = {
@@ -49,6 +49,14 @@ def why_unavailable(device: str) -> str | None:
     return f"there is no device {device} here: torch finds {len(devices) or 'no'} {kind} device(s){how}"
 
 
+def cuda_uuid(device: str) -> str | None:
+    """The GPU's UUID as nvidia-smi has it, `GPU-…`; None where this torch does not tell."""
+    import torch
+
+    uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
+    return None if uuid is None else f"GPU-{uuid}"
+
+
 def cpu_name() -> str:
     """The CPU's model, as the system calls it."""
     try:
@@ -67,6 +75,7 @@ def _cuda_device(index: int) -> dict[str, Any]:
     return {
         "device": f"cuda:{index}",
         "name": properties.name,
+        "uuid": cuda_uuid(f"cuda:{index}"),
         "memory_bytes": properties.total_memory,
         "capability": f"{properties.major}.{properties.minor}",
     }

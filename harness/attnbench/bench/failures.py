@@ -6,7 +6,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-__all__ = ["LONGEST_REASON", "Failure", "Refusal", "classify", "one_line"]
+__all__ = ["LONGEST_REASON", "BeyondUse", "Failure", "Refusal", "classify", "one_line"]
 
 #: Characters of a reason; the rest would fill a table's cell and tell nobody anything.
 LONGEST_REASON = 300
@@ -43,6 +43,10 @@ class Refusal(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+class BeyondUse(RuntimeError):
+    """After this error the process is not to be trusted: the bench must be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ def classify(error: BaseException) -> Failure:
             reason = f"needs the module {error.name}: pip install {error.name.split('.')[0]}"
         return Failure("unavailable", reason)
     # After any other CUDA error the context is unusable, and so is the process.
-    return Failure("error", reason, fatal=isinstance(error, RuntimeError) and "CUDA error" in text)
+    fatal = isinstance(error, RuntimeError) and (isinstance(error, BeyondUse) or "CUDA error" in text)
+    return Failure("error", reason, fatal)
 
 
 def _text(error: BaseException) -> str:

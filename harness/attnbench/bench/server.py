@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from attnbench.bench import accuracy, clock, memory, replay
+from attnbench.bench import accuracy, memory, replay
 from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.description import description
 from attnbench.bench.devices import why_unavailable
@@ -17,6 +17,7 @@ from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kept import kept_bytes
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
 from attnbench.bench.settings import TorchSettings
+from attnbench.bench.timed import Instruments, Timed
 from attnbench.implementation import Implementation
 from attnbench.inputs import InputPool
 from attnbench.protocol import (
@@ -24,6 +25,7 @@ from attnbench.protocol import (
     Channel,
     ChannelClosed,
     DescribeReply,
+    EnergyReply,
     MemoryReply,
     PrepareReply,
     SampleReply,
@@ -39,19 +41,14 @@ __all__ = ["BenchServer"]
 class _Held:
     """A prepared case, the norms of its first results, and its timed call once it was sampled.
 
-    `kept_bytes` is what its first call left behind. The call holds the graph of a backward pass.
+    `kept_bytes` is what its first call left behind. The timed call holds the graph of a backward pass.
     """
 
     case: LoadedCase
     scope: str
     norms: Mapping[str, float]
     kept_bytes: int
-    call: Callable[[], Any] | None = field(default=None)
-
-    def timed_call(self) -> Callable[[], Any]:
-        if self.call is None:
-            self.call = self.case.prepare_call()
-        return self.call
+    timed: Timed
 
 
 class BenchServer:
@@ -61,7 +58,7 @@ class BenchServer:
         self._registry = registry
         self._pool = InputPool()
         self._cases: dict[str, _Held] = {}
-        self._flushes: dict[str, clock.Flush] = {}
+        self._instruments = Instruments()
         self._settings: TorchSettings | None = None
         self._pid = os.getpid()
         self._verbs: dict[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
@@ -70,6 +67,7 @@ class BenchServer:
             "memory": self._memory,
             "accuracy": self._accuracy,
             "sample": self._sample,
+            "energy": self._energy,
             "verify": self._verify,
             "release": self._release,
             "describe": self._describe,
@@ -134,7 +132,8 @@ class BenchServer:
         reply["device_name"] = case.device_name
         reply["output_bytes"] = case.output_bytes
         gc.collect()
-        self._cases[request["case"]] = _Held(case, scope, norms, kept_bytes(case))
+        timed = Timed(case, self._instruments)
+        self._cases[request["case"]] = _Held(case, scope, norms, kept_bytes(case), timed)
         gc.freeze()  # what the kernel imported, as what the bench did: not to be searched before every sample
         return reply
 
@@ -151,19 +150,22 @@ class BenchServer:
 
     def _accuracy(self, request: Mapping[str, Any]) -> AccuracyReply:
         held = self._held(request)
-        held.call = None  # its graph would not outlive what is done to the inputs
+        held.timed.forget()  # its graph would not outlive what is done to the inputs
         return accuracy.assess(held.case)
 
     def _sample(self, request: Mapping[str, Any]) -> SampleReply:
         held = self._held(request)
-        flush = self._flush(held.case.device) if request.get("cache") == "cold" else None
-        call = held.timed_call()
-        with held.case.grad_mode():
-            return clock.sample(call, request["calls"], device=held.case.device, flush=flush)
+        return held.timed.sample(
+            request["calls"], cold=request.get("cache") == "cold", cuda_graph=bool(request.get("cuda_graph"))
+        )
+
+    def _energy(self, request: Mapping[str, Any]) -> EnergyReply:
+        held = self._held(request)
+        return EnergyReply(energy_j=held.timed.energy_j(cuda_graph=bool(request.get("cuda_graph"))))
 
     def _verify(self, request: Mapping[str, Any]) -> VerifyReply:
         held = self._held(request)
-        return VerifyReply(reason=replay.why_replayed(held.case, held.timed_call(), held.norms))
+        return VerifyReply(reason=replay.why_replayed(held.case, held.timed.call(), held.norms))
 
     def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._cases.pop(request["case"], None)
@@ -186,11 +188,6 @@ class BenchServer:
             raise KeyError(f"the case {request.get('case')!r} is not prepared in this bench") from None
         keep_by_case(held.scope, request["case"])  # any call may compile anew
         return held
-
-    def _flush(self, device: str) -> clock.Flush:
-        if device not in self._flushes:
-            self._flushes[device] = clock.Flush(device)
-        return self._flushes[device]
 
 
 def _refuse(status: str, reason: object) -> None:

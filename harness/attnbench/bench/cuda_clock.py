@@ -1,0 +1,183 @@
+"""How long calls take on an NVIDIA GPU: the device's time by events, the host's launch time apart.
+
+An event is recorded when the device gets to it. If it gets to the first while the host is still launching,
+what lies between the events is the host's time, not the device's: then every short kernel takes as long as
+its launch. So the device is kept busy first, by a kernel that only waits (the **head start**), and all
+calls of a sample are in the queue before it gets to the first event. Whether it held is asked of that event
+after the last launch; if not, the sample is taken again with a longer head start. What the host cannot run
+ahead of at all, it says so: `launch_bound`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import repeat
+from time import perf_counter_ns, process_time_ns
+from typing import Any
+
+from attnbench.bench.clock import Call, no_garbage_collection
+from attnbench.protocol import SampleReply
+
+__all__ = ["CudaClock"]
+
+#: Cycles a second of a GPU's clock, about. One that runs faster waits for less long than it was told to, one
+#: that runs slower for longer, which is harmless.
+CYCLES_PER_S = 2e9
+
+#: How much longer than the launches that it covers a head start lasts, and how much longer one that was too
+#: short is made.
+MARGIN = 1.5
+LENGTHENED = 2.0
+
+#: Head starts are at least as long as a few launches that the host was disturbed in, and never so long that
+#: waiting for them is most of what a sweep does.
+SHORTEST_HEAD_START_S = 50e-6
+LONGEST_HEAD_START_S = 0.1
+
+#: The queue holds some 1000 launches; the next blocks the host until the device has worked off one. How
+#: many a call makes is not known, but none takes the host less than 2 µs: so launches that take 1.8 ms are
+#: 900 at most.
+LONGEST_LAUNCHING_S = 900 * 2e-6
+
+#: After so many head starts of the same calls that did not hold, fewer calls are enqueued at a time.
+TRIES = 2
+FEWER = 4
+
+#: A sample is begun anew at most so often, and for at most so long.
+RETRIES = 10
+RETRYING_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Calls enqueued together; `ahead`: all of them were, before the device got to the first."""
+
+    calls: int
+    elapsed_s: float
+    cpu_s: float
+    launch_s: float
+    ahead: bool
+
+
+class CudaClock:
+    """Times the calls of one case on one GPU; what it has learnt of its launches serves the next sample."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._launch_s = math.inf  # a call's, at its fastest
+        self._margin = MARGIN
+        self._most = math.inf  # calls that were found to fit into the queue
+        self._bound = False
+
+    def sample(self, call: Call, calls: int, flush: Callable[[], object] | None = None) -> SampleReply:
+        """One sample of `calls` calls: warm, after an untimed priming call; cold when there is a `flush`.
+
+        Cold calls are timed singly, each after a flush that the device works off before the first event, and
+        their times added. Warm calls are timed together, in as many batches as the queue needs.
+
+        Raises:
+            ValueError: `calls` is less than 1.
+            Exception: whatever `call` raises.
+        """
+        from torch import cuda
+
+        if calls < 1:
+            raise ValueError(f"a sample needs at least one call, got {calls}")
+        with cuda.device(self._device), no_garbage_collection():
+            if math.isinf(self._launch_s):
+                self._launch_s = self._launch_alone(call)
+            batches = self._ahead(call, calls, flush)
+        self._bound = not all(batch.ahead for batch in batches)
+        return SampleReply(
+            elapsed_s=sum(batch.elapsed_s for batch in batches),
+            cpu_s=sum(batch.cpu_s for batch in batches),
+            launch_s=sum(batch.launch_s for batch in batches),
+            launch_bound=self._bound,
+        )
+
+    def _ahead(self, call: Call, calls: int, flush: Callable[[], object] | None) -> list[_Batch]:
+        """Batches of `calls` calls altogether, all of them ahead of the device where that can be."""
+        done: list[_Batch] = []
+        # What could not be run ahead of is tried once a sample: it may have been a disturbance.
+        retries = 0 if self._bound else RETRIES
+        tries = 0
+        began = perf_counter_ns()
+        while (left := calls - sum(batch.calls for batch in done)) > 0:
+            fitting = max(1, int(LONGEST_LAUNCHING_S / max(self._launch_s, 1e-9)))
+            size = 1 if flush is not None else int(min(left, fitting, self._most))
+            covered_s = (size + 1) * self._launch_s * self._margin  # the priming call is launched as well
+            head_start_s = min(LONGEST_HEAD_START_S, max(SHORTEST_HEAD_START_S, covered_s))
+            batch = self._enqueue(call, size, flush, head_start_s)
+            if batch.ahead:
+                done.append(batch)
+                self._launch_s = min(self._launch_s, batch.launch_s / size)
+                if not tries:
+                    self._margin = max(MARGIN, 0.9 * self._margin)
+                tries = 0
+                continue
+            if retries == 0 or perf_counter_ns() - began > RETRYING_S * 1e9:
+                self._most, self._margin = math.inf, MARGIN
+                return [batch] if size == calls else self._bare(call, calls, flush)
+            retries -= 1
+            tries += 1
+            self._margin *= LENGTHENED
+            if tries == TRIES and size > 1:
+                self._most, tries = max(1, size // FEWER), 0
+        return done
+
+    def _bare(self, call: Call, calls: int, flush: Callable[[], object] | None) -> list[_Batch]:
+        """`calls` calls as the host comes to launch them, its time included."""
+        if flush is None:
+            return [self._enqueue(call, calls, None, 0.0)]
+        return [self._enqueue(call, 1, flush, 0.0) for _ in range(calls)]
+
+    def _enqueue(
+        self, call: Call, calls: int, flush: Callable[[], object] | None, head_start_s: float
+    ) -> _Batch:
+        """Time `calls` calls between two events, behind a head start and the flush or a priming call."""
+        from torch import cuda
+
+        times = repeat(None, calls)
+        first, last = _event(), _event()
+        cuda.synchronize(self._device)
+        if head_start_s > 0:
+            cuda._sleep(int(head_start_s * CYCLES_PER_S))  # type: ignore[no-untyped-call]  # torch left it so
+        if flush is None:
+            call()
+        else:
+            flush()
+        cpu = process_time_ns()
+        first.record()
+        began = perf_counter_ns()
+        for _ in times:
+            call()
+        launched = perf_counter_ns()
+        last.record()
+        ahead = not first.query()
+        cpu = process_time_ns() - cpu  # before waiting, which keeps a core busy and is nobody's work
+        cuda.synchronize(self._device)
+        return _Batch(
+            calls=calls,
+            elapsed_s=first.elapsed_time(last) / 1e3,
+            cpu_s=cpu / 1e9,
+            launch_s=(launched - began) / 1e9,
+            ahead=ahead,
+        )
+
+    def _launch_alone(self, call: Call) -> float:
+        """Seconds that the host needs for one call, at a device that has nothing else to do."""
+        from torch import cuda
+
+        cuda.synchronize(self._device)
+        began = perf_counter_ns()
+        call()
+        launched = perf_counter_ns()
+        return (launched - began) / 1e9
+
+
+def _event() -> Any:
+    from torch import cuda
+
+    return cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch left it untyped
