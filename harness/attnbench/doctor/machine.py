@@ -35,8 +35,8 @@ def examine(source: BenchSource, devices: Sequence[str], root: Path = ROOT) -> R
     Raises:
         MeasuringError: no bench can be had.
     """
-    others = tried(lambda: read_others(root)) or Others()  # first: what comes after is load of our own
     cpus: Sequence[int | None] = usable_cpus() or [None] * thread_count("all")
+    others = tried(lambda: read_others(cpus, root)) or Others()  # first: what comes after is load of our own
     gpus = [each for each in source.hello["devices"].get("cuda", []) if each.get("device") in devices]
     return Readings(
         clock=read_clock(root),

@@ -21,6 +21,7 @@ from attnbench.doctor.readings.memory import read_memory
 from attnbench.doctor.readings.noise import read_noise
 from attnbench.doctor.readings.others import read_others
 from attnbench.doctor.readings.processor import read_processor, usable_cpus
+from attnbench.doctor.readings.stat import busy_s, stolen_s
 from attnbench.doctor.readings.variables import read_variables
 from attnbench.doctor.spin import spin
 from attnbench.nvml import Gpu, GpuState
@@ -104,7 +105,7 @@ def test_an_interrupt_while_spinning_leaves_no_process(monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(noise, "ALONE_S", 0.01)
-    monkeypatch.setattr(noise, "_stolen_s", interrupt)
+    monkeypatch.setattr(noise, "_throttled", interrupt)
     before = psutil.Process().children()
     with pytest.raises(KeyboardInterrupt):
         read_noise([None])
@@ -121,7 +122,8 @@ def test_counters_of_the_system(tmp_path: Path) -> None:
     root = put(
         tmp_path,
         {
-            "proc/stat": "cpu  100 0 50 1000 7 3 2 250 0 0\ncpu0 1 2 3\n",
+            "proc/stat": "cpu  100 0 50 1000 7 3 2 250 0 0\n"
+            "cpu0 60 1 2 3 4 5 6 50 0 0\ncpu1 1 0 0 0 0 0 0 9\n",
             "proc/self/cgroup": "0::/job\n",
             "sys/fs/cgroup/job/cpu.stat": "usage_usec 5\nnr_periods 9\nnr_throttled 4\n",
             "sys/fs/cgroup/cpu.stat": "nr_throttled 1\n",
@@ -131,11 +133,17 @@ def test_counters_of_the_system(tmp_path: Path) -> None:
         },
     )
     ticks = os.sysconf("SC_CLK_TCK")
-    assert noise._stolen_s(root) == 250 / ticks
+    assert stolen_s(root, [0]) == 50 / ticks
+    assert stolen_s(root, [0, 1]) == 59 / ticks
+    assert stolen_s(root, [None, None]) == 250 / ticks
+    assert busy_s(root, [0]) == pytest.approx((60 + 1 + 2 + 5 + 6) / ticks)
     assert noise._throttled(root) == 5
     assert noise.heat_events(root) == 5
     nothing = tmp_path / "nothing"
-    assert noise._stolen_s(nothing) is noise._throttled(nothing) is noise.heat_events(nothing) is None
+    assert noise._throttled(nothing) is noise.heat_events(nothing) is None
+    for read in (stolen_s, busy_s):
+        with pytest.raises(ValueError, match="proc/stat"):
+            read(nothing, [0])
 
 
 def test_others_are_watched_while_we_sleep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,13 +159,13 @@ def test_others_are_watched_while_we_sleep(tmp_path: Path, monkeypatch: pytest.M
         put(
             tmp_path,
             {
-                "proc/stat": f"cpu  {busy} 0 0 1000 0 0 0 0 0 0\n",
+                "proc/stat": f"cpu  900 0 0 0 0 0 0 0\ncpu1 {busy} 0 0 1000 0 0 0 0 0 0\n",
                 "proc/vmstat": f"pswpin {pages}\npswpout 2\n",
             },
         )
 
     state(100, 0)
-    found = read_others(tmp_path, sleep=lambda seconds: state(100 + ticks // 2, 5))
+    found = read_others([1], tmp_path, sleep=lambda seconds: state(100 + ticks // 2, 5))
     assert found.busy_cpus == pytest.approx(0.5)
     assert [(each.pid, each.name, each.cpus) for each in found.busiest] == [(7, "make", 0.5)]
     assert found.swapped_pages == 5

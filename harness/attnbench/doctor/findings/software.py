@@ -24,7 +24,7 @@ def thread_variables(found: Readings) -> Finding:
         return ok("thread variables", f"overruled for the measuring processes: {joined(others)}")
     told = ", ".join(f"{name}={value} (benches: {instead})" for name, (value, instead) in sizes.items())
     numbers = sorted(
-        {value for value, _ in sizes.values() if value.isascii() and value.isdigit() and int(value)}
+        int(value) for value, _ in sizes.values() if value.isascii() and value.isdigit() and int(value)
     )
     return warning(
         "thread variables",

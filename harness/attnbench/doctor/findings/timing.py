@@ -168,7 +168,7 @@ def other_load(found: Readings) -> Finding:
     average = "" if others.load_average is None else f" (load average {others.load_average:.2f})"
     if others.busy_cpus is None:
         return unknown("other load", f"the system does not tell what others do{average}")
-    text = f"while we slept others used {counted(float(others.busy_cpus), 'CPU')}{average}"
+    text = f"while we slept others used {counted(float(others.busy_cpus), 'CPU')} of ours{average}"
     if not others.busy_cpus > OTHERS_LIMIT:
         return ok("other load", text)
     busy = [each for each in others.busiest if each.cpus > OTHERS_LIMIT / 2]

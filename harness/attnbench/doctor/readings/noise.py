@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from attnbench.doctor.readings.files import number, text, tried
+from attnbench.doctor.readings.stat import stolen_s
 from attnbench.doctor.spin import Spin
 from attnbench.environment import cgroups
 
@@ -40,7 +41,7 @@ CPUS = Path("sys/devices/system/cpu")
 class Noise:
     """What a CPU missed when it spun alone, and what each did when all spun at once.
 
-    Over the latter, `stolen_s` is the time (of all CPUs together) that a hypervisor gave to others,
+    Over the latter, `stolen_s` is the time (of these CPUs together) that a hypervisor gave to others,
     `throttled` how often the control group's quota stopped us, `slowed_by_heat` how often the processor
     slowed down for its temperature.
     """
@@ -67,11 +68,12 @@ def read_noise(cpus: Sequence[int | None], root: Path = Path("/")) -> Noise:
             spinner.wait_until_ready()
         spinners[-1].start(ALONE_S)
         alone = spinners[-1].answer()
-        stolen, throttled, heat = _stolen_s(root), _throttled(root), heat_events(root)
+        stolen = tried(lambda: stolen_s(root, cpus))
+        throttled, heat = _throttled(root), heat_events(root)
         for spinner in spinners:
             spinner.start(TOGETHER_S)
         together = tuple(spinner.answer() for spinner in spinners)
-        stolen = _risen(stolen, _stolen_s(root))
+        stolen = _risen(stolen, tried(lambda: stolen_s(root, cpus)))
         throttled = _risen(throttled, _throttled(root))
         heat = _risen(heat, heat_events(root))
     return Noise(alone, together, stolen, throttled, heat)
@@ -80,12 +82,6 @@ def read_noise(cpus: Sequence[int | None], root: Path = Path("/")) -> Noise:
 def _risen(before: Figure | None, after: Figure | None) -> Figure | None:
     """By how much a counter rose; None where it could not be read."""
     return None if before is None or after is None else after - before
-
-
-def _stolen_s(root: Path) -> float | None:
-    """Seconds stolen so far: the eighth figure of /proc/stat's first line, in ticks."""
-    words = (text(root / "proc/stat") or "").split("\n", 1)[0].split()
-    return tried(lambda: int(words[8]) / os.sysconf("SC_CLK_TCK"))
 
 
 def _throttled(root: Path) -> int | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from attnbench.doctor.readings.files import text, tried
+from attnbench.doctor.readings.stat import busy_s
 
 __all__ = ["Others", "Process", "read_others"]
 
@@ -30,10 +31,10 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """While we slept: how many CPUs' worth of work was done, by whom, and pages swapped in and out.
+    """While we slept: how many of our CPUs were at work, for whom, and pages swapped in and out.
 
-    `busy_cpus` counts what other containers of this machine do, too, where the kernel shows it; `busiest`
-    are the processes that can be seen from here.
+    `busy_cpus` counts what other containers do on these CPUs, too, where the kernel shows it; `busiest` are
+    the processes that can be seen from here, on whichever CPU.
     """
 
     busy_cpus: float | None = None
@@ -42,13 +43,15 @@ class Others:
     swapped_pages: int | None = None
 
 
-def read_others(root: Path = Path("/"), sleep: Callable[[float], None] = time.sleep) -> Others:
-    """Sleep for a second and see what happened meanwhile, our own processes left out."""
+def read_others(
+    cpus: Collection[int | None], root: Path = Path("/"), sleep: Callable[[float], None] = time.sleep
+) -> Others:
+    """Sleep for a second and see what others did meanwhile on `cpus` (None among them: on any)."""
     load = tried(lambda: os.getloadavg()[0])  # before we add to it
-    names, before, pages = _processes(), tried(lambda: _busy_s(root)), tried(lambda: _swapped(root))
+    names, before, pages = _processes(), tried(lambda: busy_s(root, cpus)), tried(lambda: _swapped(root))
     began = time.perf_counter()
     sleep(QUIET_S)
-    after, pages_after = tried(lambda: _busy_s(root)), tried(lambda: _swapped(root))
+    after, pages_after = tried(lambda: busy_s(root, cpus)), tried(lambda: _swapped(root))
     elapsed = max(time.perf_counter() - began, 1e-3)
     busiest = [
         Process(pid, name, (seconds - names[pid, name]) / elapsed)
@@ -82,13 +85,6 @@ def _processes() -> Mapping[tuple[int, str], float]:
         if process.pid not in left_out and name is not None and spent is not None:
             found[process.pid, name] = spent
     return found
-
-
-def _busy_s(root: Path) -> float:
-    """Seconds of all CPUs that were neither idle, nor waited for input or output, nor were stolen."""
-    words = (text(root / "proc/stat") or "").split("\n", 1)[0].split()
-    user, nice, system, _idle, _iowait, irq, softirq = map(int, words[1:8])
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def _swapped(root: Path) -> int:
