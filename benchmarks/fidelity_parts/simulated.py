@@ -23,7 +23,7 @@ from typing import Any
 from attnbench.blocks import LEAST_ROUNDS, LEAST_ROUNDS_ALONE
 from attnbench.record import ProcessSamples
 from attnbench.rounds import Entrant, play
-from attnbench.sampling import Pace, PrecisionOrBudget
+from attnbench.sampling import Pace, PrecisionOrBudget, StoppingRule
 
 __all__ = ["CASES", "SITUATIONS", "Situation", "Trial", "simulate"]
 
@@ -60,8 +60,8 @@ def two_layouts(share: float, slower: float, spread: float) -> Draw:
 
 def spiky(spread: float, share: float) -> Draw:
     """A share of the samples takes 1.5 to 3 times as long."""
-    return lambda rng: rng.gauss(0.0, spread) + (
-        math.log(rng.uniform(1.5, 3)) if rng.random() < share else 0.0
+    return lambda rng: (
+        rng.gauss(0.0, spread) + (math.log(rng.uniform(1.5, 3)) if rng.random() < share else 0.0)
     )
 
 
@@ -301,14 +301,23 @@ class Trial:
 
 
 def simulate(
-    situation: Situation, *, processes: int, precision: float, max_seconds: float, seed: int
+    situation: Situation,
+    *,
+    processes: int,
+    precision: float,
+    max_seconds: float,
+    seed: int,
+    rule: Callable[[float, float, int], StoppingRule] = PrecisionOrBudget,
 ) -> Trial:
-    """Measure one block on the simulated machine as `blocks.measure_block` would on a real one."""
+    """Measure one block on the simulated machine as `blocks.measure_block` would on a real one.
+
+    `rule` makes the stopping rule of a precision, a budget in seconds and the fewest rounds.
+    """
     rng = Random(f"{situation.name}/{processes}/{seed}")
     machine = _Machine(situation, rng)
     share_s = max_seconds * situation.base_scale / processes
     pace = Pace(share_s, deadline_s=60.0, cache="cold" if situation.resolution_s else "warm")
-    stop = PrecisionOrBudget(precision, share_s, LEAST_ROUNDS_ALONE if processes == 1 else LEAST_ROUNDS)
+    stop = rule(precision, share_s, LEAST_ROUNDS_ALONE if processes == 1 else LEAST_ROUNDS)
     samples: dict[str, list[ProcessSamples]] = {case: [] for case in CASES}
     benches = []
     for _ in range(processes):
