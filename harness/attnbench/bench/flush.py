@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attnbench.units import MIB
 
-__all__ = ["FALLBACK_CACHE_BYTES", "Flush", "last_level_cache_bytes"]
+__all__ = ["FALLBACK_CACHE_BYTES", "Flush", "cache_bytes_of", "last_level_cache_bytes"]
 
 #: What the last-level cache is taken to hold where the system does not say.
 FALLBACK_CACHE_BYTES = 32 * MIB
@@ -27,7 +27,7 @@ class Flush:
         import torch
 
         if cache_bytes is None:
-            cache_bytes = _cache_bytes(device)
+            cache_bytes = cache_bytes_of(device)
         self._buffer = torch.zeros(max(1, 2 * cache_bytes // 4), dtype=torch.int32, device=device)
 
     @property
@@ -40,7 +40,8 @@ class Flush:
         self._buffer.add_(1)
 
 
-def _cache_bytes(device: str) -> int:
+def cache_bytes_of(device: str) -> int:
+    """What the last-level cache of `device` holds."""
     if device.split(":")[0] != "cuda":
         return last_level_cache_bytes()
     from torch import cuda

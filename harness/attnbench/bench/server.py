@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from attnbench.bench import accuracy, memory, replay
+from attnbench.bench import accuracy, memory, rates, replay
 from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.description import description
 from attnbench.bench.devices import why_unavailable
@@ -22,6 +22,7 @@ from attnbench.implementation import Implementation
 from attnbench.inputs import InputPool
 from attnbench.protocol import (
     AccuracyReply,
+    CeilingReply,
     Channel,
     ChannelClosed,
     DescribeReply,
@@ -35,6 +36,9 @@ from attnbench.registry import Registry
 from attnbench.workload import Workload
 
 __all__ = ["BenchServer"]
+
+#: What is asked of the verb `ceiling`.
+CEILING_PARAMETERS = ("kind", "device", "dtype", "threads", "seconds")
 
 
 @dataclass(slots=True)
@@ -71,6 +75,7 @@ class BenchServer:
             "verify": self._verify,
             "release": self._release,
             "describe": self._describe,
+            "ceiling": self._ceiling,
         }
 
     def serve(self, channel: Channel) -> None:
@@ -174,6 +179,9 @@ class BenchServer:
 
     def _describe(self, request: Mapping[str, Any]) -> DescribeReply:
         return description()
+
+    def _ceiling(self, request: Mapping[str, Any]) -> CeilingReply:
+        return rates.ceiling(**{name: request[name] for name in CEILING_PARAMETERS})
 
     def _implementation(self, name: str) -> Implementation:
         try:
