@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("report", "Write the report of runs: HTML, Markdown, figures, tables."),
     "conformance": ("conformance", "Check implementations over a grid of workloads: are they right?"),
     "list": ("listing", "List implementations, scenarios or devices."),
+    "doctor": ("doctor", "Is this machine fit to measure on, and are the figures true?"),
     "show": ("show", "Show a run again in the terminal, filtered and sorted."),
     "export": ("export", "Write a run's table for other tools: CSV, Parquet, JSON."),
 }
@@ -84,8 +85,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 good; 1 a failed case (in a sweep only under --strict); 2 wrong use, or a scenario "
-    "with mistakes; 130 interrupted, with everything measured so far kept.",
+    epilog="Exit codes: 0 good; 1 a failed case (in a sweep only under --strict) or self-test; 2 wrong use, "
+    "or a scenario with mistakes; 130 interrupted, with everything measured so far kept.",
 )
 @click.version_option(attnbench.__version__, prog_name="attnbench")
 def main() -> None:
