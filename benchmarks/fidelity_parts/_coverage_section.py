@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from math import inf, log, sqrt
+from statistics import fmean, median, variance
 from typing import TYPE_CHECKING, Any
 
 from fidelity_parts import Aim, Section, Store, markdown_table, proportion_interval
@@ -55,7 +56,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Real:
-    """What the real blocks of one shape came to."""
+    """What the real blocks of one shape came to; `drift` is how much more they vary than by chance."""
 
     shape: str
     ratio: Share
@@ -63,6 +64,7 @@ class Real:
     latency: Share
     ratio_width: float
     latency_width: float
+    drift: float
 
 
 def section_of(store: Store) -> Section:
@@ -122,9 +124,23 @@ def _real(entries: Sequence[Entry]) -> list[Real]:
                     for block, (low, high) in zip(blocks, latencies, strict=True)
                     if low is not None
                 ),
+                drift=_drift(blocks) if len(blocks) > 1 else 1.0,
             )
         )
     return found
+
+
+def _drift(blocks: Sequence[Entry]) -> float:
+    """The variance between blocks over what processes alone, differing as within blocks, would make of it.
+
+    Of logarithms, of blocks' means; 1 where the machine is in every block the same (an F ratio).
+    """
+    logarithms = [
+        [log(median_s) for median_s in block["latency"][0]["process_medians_s"]] for block in blocks
+    ]
+    within = fmean(variance(each) / len(each) for each in logarithms)
+    between = variance([fmean(each) for each in logarithms])
+    return between / within if within else inf
 
 
 def _known(intervals: Sequence[Sequence[float | None] | None]) -> list[tuple[float, float]]:
@@ -158,7 +174,8 @@ def _aims(trials: Sequence[Entry], real: Sequence[Real]) -> Iterator[Aim]:
         }
         values = [share.value for share in shares.values()]
         inside = sum(share.within for share in shares.values())
-        measured = f"{min(values):.1%} to {max(values):.1%}; {inside} of {len(shares)} within"
+        below = sum(share.value < BAND[0] for share in shares.values())
+        measured = f"{min(values):.1%} to {max(values):.1%}; {inside} of {len(shares)} within, {below} below"
         yield Aim(aim, measured, inside == len(shares))
     aim = f"95% intervals of ratios contain 1 in {BAND[0]:.0%} to {BAND[1]:.0%}: one kernel under two names"
     if not real:
@@ -304,6 +321,10 @@ def _stopping(simulated: Sequence[Entry]) -> Iterator[str]:
             )
 
 
+def _width(share: float) -> str:
+    return f"{share:.1%}" if share < 10 else "over 1000%"
+
+
 def _equals(store: Store, real: Sequence[Real]) -> Iterator[str]:
     if not real:
         return
@@ -331,18 +352,20 @@ def _equals(store: Store, real: Sequence[Real]) -> Iterator[str]:
                 f"{each.ratio.hits} of {each.ratio.trials}",
                 f"{each.told_apart.hits} of {each.told_apart.trials}",
                 f"{each.latency.hits} of {each.latency.trials}",
-                f"{each.latency_width:.1%}",
-                f"{each.ratio_width:.1%}",
+                _width(each.latency_width),
+                _width(each.ratio_width),
             ]
             for each in real
         ],
     )
+    drift = sqrt(median(each.drift for each in real))
     yield paragraph(
         "Of latencies no truth is known on a real machine. What can be asked: does a block's interval "
         "contain the median that the processes of every other block, before and after it, came to? It did "
         f"in {latency.hits} of {latency.trials}: {latency.told}. On a machine that drifts over the minutes "
         "that this took, less than 95% is what honest intervals of two seconds come to: they are of their "
-        "time. Ratios of one block need no such reservation, which is why everything is compared by them."
+        f"time. (Here blocks differed {drift:.1f} times as widely as their processes alone would have them.) "
+        "Ratios of one block need no such reservation, which is why everything is compared by them."
     )
 
 

@@ -108,7 +108,7 @@ def made_up(
         latency = {
             "median_s": time_s,
             "interval_s": [0.99 * time_s, 1.01 * time_s],
-            "process_medians_s": [time_s] * 5,
+            "process_medians_s": [time_s * (1 + 0.001 * process) for process in (-2, -1, 0, 1, 2)],
             "samples": 60,
         }
         entry = {"shape": "some shape", "latency": [latency, latency], "ratio": ratio}
@@ -157,6 +157,10 @@ def test_a_machine_that_drifts_moves_out_of_the_intervals(tmp_path: Path) -> Non
         if line.startswith("| some shape")
     ]
     assert 0 < hits < 5
+    steady = tmp_path / "steady"
+    made_up(steady)
+    assert "differed 0.0 times as widely" in " ".join(coverage.section(steady).markdown.split())
+    assert "differed 83.3 times as widely" in " ".join(coverage.section(tmp_path).markdown.split())
 
 
 def test_nothing_measured_says_nothing(tmp_path: Path) -> None:
