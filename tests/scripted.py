@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from attnbench.protocol import PROTOCOL_VERSION, BenchFailed, BenchLost, HelloReply, ImplementationInfo
+from attnbench.protocol import (
+    PROTOCOL_VERSION,
+    BenchFailed,
+    BenchLost,
+    GpuReply,
+    HelloReply,
+    ImplementationInfo,
+)
 
 ACCURATE = {
     "accuracy": "pass",
@@ -72,12 +79,16 @@ class Script:
     `time_s(bench, sample)` is the time of one call in the given bench and sample (counted from 0);
     `fails(verb, bench, sample)` is what a verb raises there, or None. `poisoned` is the reason for which the
     case fails when uninitialised memory is filled, `replays` that for which it fails after it was timed.
+    `gpu(bench, sample)`, `launch_bound(bench, sample)` and `energy_j` are what only a GPU says.
     """
 
     time_s: Callable[[int, int], float] = field(default_factory=lambda: steady(1e-3))
     fails: Callable[[str, int, int], BenchFailed | None] = never
     poisoned: str | None = None
     replays: str | None = None
+    gpu: Callable[[int, int], GpuReply] | None = None
+    launch_bound: Callable[[int, int], bool] | None = None
+    energy_j: float | None = None
     framework: str = "torch"
     compiles: bool = False
 
@@ -194,7 +205,19 @@ class ScriptedBench:
         calls = parameters["calls"]
         seconds = script.time_s(self.number, sample)
         self.source.clock.spend(seconds * (calls + 1))
-        return {"elapsed_s": seconds * calls, "cpu_s": seconds * calls, "launch_s": None}
+        reply: dict[str, Any] = {"elapsed_s": seconds * calls, "cpu_s": seconds * calls, "launch_s": None}
+        if script.launch_bound is not None:
+            reply |= {
+                "launch_s": 0.9 * seconds * calls,
+                "launch_bound": script.launch_bound(self.number, sample),
+            }
+        if script.gpu is not None:
+            reply["gpu"] = script.gpu(self.number, sample)
+        return reply
+
+    def _energy(self, script: Script, parameters: Mapping[str, Any], sample: int) -> dict[str, Any]:
+        self.source.clock.spend(0.6)
+        return {"energy_j": script.energy_j}
 
     def _verify(self, script: Script, parameters: Mapping[str, Any], sample: int) -> dict[str, Any]:
         return {"reason": script.replays}

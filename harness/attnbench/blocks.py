@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
-from time import monotonic
+from time import monotonic, sleep
 from typing import cast
 
 from attnbench import stats
 from attnbench.case import Block
 from attnbench.judging import Judge, Seat, Trial
-from attnbench.protocol import Bench, BenchFailed, BenchLost, BenchSource, MemoryReply
+from attnbench.protocol import Bench, BenchFailed, BenchLost, BenchSource, EnergyReply, MemoryReply
 from attnbench.record import ProcessSamples, Record
 from attnbench.rounds import Entrant, play
 from attnbench.sampling import Pace, PrecisionOrBudget
@@ -40,10 +40,11 @@ def _utc_now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The times that a runner reads; tests script them."""
+    """The times that a runner reads, and how it waits; tests script them."""
 
     monotonic: Callable[[], float] = monotonic
     utc_now: Callable[[], str] = _utc_now
+    sleep: Callable[[float], None] = sleep
 
 
 #: The machine's own.
@@ -64,7 +65,8 @@ def measure_block(
     First each case is inspected in a bench of its own (`prepare`, `memory`), after one bench was asked which
     of them can run; then all are judged in one (`reference`, `accuracy`), and judged once more with
     uninitialised memory poisoned; what is still alive is sampled in several fresh benches, and after its
-    last round in the first of them asked whether what was timed is still computed (`verify`).
+    last round in the first of them, on a GPU, asked what a call takes (`energy`), and whether what was timed
+    is still computed (`verify`).
 
     Raises:
         MeasuringError: no benches can be had.
@@ -83,6 +85,9 @@ class _CaseRun(Trial):
     output_bytes: int | None = None
     memory: MemoryReply | None = None
     processes: list[ProcessSamples] = field(default_factory=list)
+    discarded_rounds: int = 0
+    slowed_by: set[str] = field(default_factory=set)
+    energy_j: float | None = None
     verified: bool = False
 
     @property
@@ -113,6 +118,7 @@ class _BlockRun:
         self.clocks = clocks
         self.runs = {case.case_id: _CaseRun(case) for case in block.cases}
         self.processes = self.measure.processes_on(block.device)
+        self.on_gpu = block.device.split(":")[0] == "cuda"
         self.judge = Judge(
             source, self.measure.seed, self.measure.threads_count(), self.deadline_s, clocks.monotonic
         )
@@ -126,6 +132,9 @@ class _BlockRun:
         for process in range(self.processes):
             self._sample(process)
             self.progressed((process + 4) / steps)
+        for run in self.runs.values():
+            if run.alive and run.discarded_rounds and not any(each.rounds for each in run.processes):
+                run.fail(_never_clean(run))
         return [self._record(run, started_at) for run in self.runs.values()]
 
     @contextmanager
@@ -175,7 +184,12 @@ class _BlockRun:
         """One process's rounds, in one bench, or in as many as it takes."""
         rng = Random(f"{self.measure.seed}/{self.scenario.name}/{self.block.block_id}/{process}")
         share_s = self.measure.max_seconds / self.processes
-        pace = Pace(budget_s=share_s, deadline_s=self.deadline_s, cache=self.measure.cache)
+        pace = Pace(
+            budget_s=share_s,
+            deadline_s=self.deadline_s,
+            cache=self.measure.cache,
+            cuda_graph=self.measure.cuda_graph,
+        )
         stop = PrecisionOrBudget(
             precision=self.measure.precision,
             budget_s=share_s,
@@ -201,7 +215,14 @@ class _BlockRun:
                 if lost:
                     groups.appendleft([case_id for case_id in group if case_id not in failures])
                     continue
-                outcome = play(entrants, pace=pace, stop=stop, rng=rng, clock=self.clocks.monotonic)
+                outcome = play(
+                    entrants,
+                    pace=pace,
+                    stop=stop,
+                    rng=rng,
+                    clock=self.clocks.monotonic,
+                    rest=self.clocks.sleep,
+                )
                 self._keep(bench, entrants)
                 for entrant, failure in outcome.failures:
                     failed(entrant.case_id, failure, group)
@@ -209,7 +230,7 @@ class _BlockRun:
                 out = {*again, *(entrant.case_id for entrant, _ in outcome.failures)}
                 finished = [entrant.case_id for entrant in entrants if entrant.case_id not in out]
                 if outcome.lost is None:
-                    for case_id, failure in self._verify(bench, finished):
+                    for case_id, failure in self._question(bench, finished, metered=process == 0):
                         failed(case_id, failure, group)
                         finished.remove(case_id)
                 if process == self.processes - 1:  # no other process will come in which they can be asked
@@ -233,19 +254,25 @@ class _BlockRun:
                 entrants.append(Entrant(case_id, bench))
         return entrants, failures, False
 
-    def _verify(self, bench: Bench, case_ids: Sequence[str]) -> list[tuple[str, BenchFailed]]:
-        """Is what `bench` has timed still computed? Once a case, after all rounds; and what failed at that.
+    def _question(
+        self, bench: Bench, case_ids: Sequence[str], *, metered: bool
+    ) -> list[tuple[str, BenchFailed]]:
+        """What does a call take, and is what `bench` has timed still computed? And what failed at that.
 
-        Those that are left when the bench is lost are asked in the next.
+        Once a case, after all rounds. Those that are left when the bench is lost are verified in the next.
         """
+        # Of cold calls the energy cannot be told apart from that of the flushes between them.
+        metered = metered and self.on_gpu and self.measure.cache == "warm"
         failures: list[tuple[str, BenchFailed]] = []
         for case_id in case_ids:
             run = self.runs[case_id]
-            if not run.wants_verifying:
-                continue
             try:
-                self.judge.verify(bench, run)
-                run.verified = True
+                if metered:
+                    asked = self.judge.request(bench, "energy", run, cuda_graph=self.measure.cuda_graph)
+                    run.energy_j = cast(EnergyReply, asked)["energy_j"]
+                if run.wants_verifying:
+                    self.judge.verify(bench, run)
+                    run.verified = True
             except BenchFailed as failure:
                 failures.append((case_id, failure))
                 if isinstance(failure, BenchLost):
@@ -261,6 +288,8 @@ class _BlockRun:
         for case_id, run in self.runs.items():
             entrant = taken.get(case_id) or Entrant(case_id, bench)
             run.processes.append(entrant.samples())
+            run.discarded_rounds += entrant.discarded
+            run.slowed_by |= entrant.slowed_by
             run.duration_s += entrant.spent_s
 
     def _device_name(self, device: str) -> str | None:
@@ -306,5 +335,17 @@ class _BlockRun:
             memory=run.memory,
             accuracy=run.accuracy,
             threads=self.measure.threads_count(),
-            discarded_rounds=0,
+            discarded_rounds=run.discarded_rounds,
+            energy_j=run.energy_j,
+            cuda_graph=self.measure.cuda_graph and self.on_gpu,
         )
+
+
+def _never_clean(run: _CaseRun) -> BenchFailed:
+    """Why a case has no time though nothing broke: the GPU was slowed down in every round."""
+    why = ", ".join(sorted(run.slowed_by))
+    return BenchFailed(
+        "error",
+        f"no time: in all {run.discarded_rounds} rounds the GPU was slowed down ({why}); let it cool, and "
+        "see to its air and power: `nvidia-smi -q -d PERFORMANCE`",
+    )

@@ -2,23 +2,38 @@
 
 One `play` is one process's worth of sampling. It takes entrants (a case, in a bench, of an arm) and
 returns raw rounds; it draws no conclusion. A sweep has one arm and one bench; a gate has two of each.
+
+A round in which a GPU was slowed down by heat or for want of power is thrown away whole: its samples are not
+those of the GPU, and what is left of it could not be compared. A low clock by itself is no reason to throw a
+round away (nvbench does below 75% of the default clock): a busy GPU at its power limit, or one whose clocks
+somebody has set, runs there for hours, and no round of it would ever be kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import cast
+from time import sleep
+from typing import TypeVar, cast
 
-from attnbench.protocol import Bench, BenchFailed, BenchLost, SampleReply
+from attnbench.nvml import SLOWING
+from attnbench.protocol import Bench, BenchFailed, BenchLost, GpuReply, SampleReply
 from attnbench.record import ProcessSamples
 from attnbench.sampling import Pace, StoppingRule, warm_up
 
-__all__ = ["Entrant", "Outcome", "play"]
+__all__ = ["RECOVERY_S", "Entrant", "Outcome", "play"]
+
+Told = TypeVar("Told", float, str)
 
 #: The arm of every case of a sweep; a gate names its own two.
 SWEEP_ARM = "sweep"
+
+#: How long a GPU that was slowed down is left alone. All entrants pay for it.
+RECOVERY_S = 0.25
+
+#: Who has lost so many rounds and spent so many times its budget leaves with what it has.
+MOST_DISCARDED, PATIENCE = 3, 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +51,12 @@ class Entrant:
     elapsed_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
     launch_s: list[float] = field(default_factory=list)
+    launch_bound: list[bool | None] = field(default_factory=list)
+    gpu: list[GpuReply | None] = field(default_factory=list)
+
+    #: How many of its rounds were thrown away, and why.
+    discarded: int = 0
+    slowed_by: set[str] = field(default_factory=set)
 
     @property
     def per_call_s(self) -> list[float]:
@@ -51,7 +72,19 @@ class Entrant:
             elapsed_s=tuple(self.elapsed_s),
             cpu_s=tuple(self.cpu_s),
             launch_s=tuple(self.launch_s) if self.launch_s else None,
+            launch_bound=None if None in self.launch_bound else tuple(map(bool, self.launch_bound)) or None,
+            sm_clock_hz=self._told(lambda gpu: gpu["sm_clock_hz"]),
+            temperature_c=self._told(lambda gpu: gpu["temperature_c"]),
+            power_w=self._told(lambda gpu: gpu["power_w"]),
+            clock_reasons=self._told(
+                lambda gpu: None if gpu["reasons"] is None else "+".join(gpu["reasons"]),
+            ),
         )
+
+    def _told(self, figure: Callable[[GpuReply], Told | None]) -> tuple[Told | None, ...] | None:
+        """A figure of the GPU, a value a sample; None where no sample has one."""
+        told = tuple(None if gpu is None else figure(gpu) for gpu in self.gpu)
+        return None if all(value is None for value in told) else told
 
     def ask(self, calls: int, pace: Pace, clock: Callable[[], float]) -> SampleReply:
         """One sample of `calls` calls; what it took counts towards `spent_s`."""
@@ -60,7 +93,14 @@ class Entrant:
             return cast(
                 SampleReply,
                 self.bench.request(
-                    "sample", {"case": self.case_id, "calls": calls, "cache": pace.cache}, pace.deadline_s
+                    "sample",
+                    {
+                        "case": self.case_id,
+                        "calls": calls,
+                        "cache": pace.cache,
+                        "cuda_graph": pace.cuda_graph,
+                    },
+                    pace.deadline_s,
                 ),
             )
         except BenchLost as loss:
@@ -75,6 +115,18 @@ class Entrant:
         self.cpu_s.append(reply["cpu_s"])
         if reply["launch_s"] is not None:
             self.launch_s.append(reply["launch_s"])
+        self.launch_bound.append(reply.get("launch_bound"))
+        self.gpu.append(reply.get("gpu"))
+
+    def discard(self, slowed_by: set[str]) -> None:
+        """Count a round that was thrown away, and the time that the GPU was given to recover."""
+        self.discarded += 1
+        self.slowed_by |= slowed_by
+        self.spent_s += RECOVERY_S
+
+    def impatient(self, pace: Pace) -> bool:
+        """Whether so many rounds were thrown away that it leaves with what it has."""
+        return self.discarded >= MOST_DISCARDED and self.spent_s >= PATIENCE * pace.budget_s
 
 
 class _Cut(Exception):
@@ -112,10 +164,11 @@ def play(
     stop: StoppingRule,
     rng: Random,
     clock: Callable[[], float],
+    rest: Callable[[float], None] = sleep,
 ) -> Outcome:
     """Warm up and calibrate each entrant, then play rounds until `stop` has let every one of them go.
 
-    Samples are added to the entrants. `clock` returns monotonic seconds.
+    Samples are added to the entrants. `clock` returns monotonic seconds, `rest` waits for some.
     """
     failed: list[tuple[Entrant, BenchFailed]] = []
     cold = list(entrants)
@@ -132,18 +185,39 @@ def play(
 
         number = 0
         while live:
-            for entrant in rng.sample(live, len(live)):
-                try:
-                    entrant.keep(number, entrant.ask(entrant.calls, pace, clock))
-                except BenchFailed as failure:
-                    failed.append((entrant, failure))
-                    live.remove(entrant)
-            live = [entrant for entrant in live if not stop(entrant.per_call_s, entrant.spent_s)]
+            replies: dict[Entrant, SampleReply] = {}
+            try:
+                for entrant in rng.sample(live, len(live)):
+                    try:
+                        replies[entrant] = entrant.ask(entrant.calls, pace, clock)
+                    except BenchFailed as failure:
+                        failed.append((entrant, failure))
+                        live.remove(entrant)
+            finally:  # of a round that is cut short the samples taken are kept, too
+                slowed_by = _slowed_by(replies.values())
+                for entrant, reply in replies.items():
+                    if slowed_by:
+                        entrant.discard(slowed_by)
+                    else:
+                        entrant.keep(number, reply)
+            if slowed_by:
+                rest(RECOVERY_S)
+            live = [
+                entrant
+                for entrant in live
+                if not (stop(entrant.per_call_s, entrant.spent_s) or entrant.impatient(pace))
+            ]
             number += 1
     except _Cut as cut:
         unfinished = tuple(entrant for entrant in (*cold, *live) if entrant is not cut.entrant)
         return Outcome(tuple(failed), (cut.entrant, cut.loss), unfinished)
     return Outcome(tuple(failed), None, ())
+
+
+def _slowed_by(replies: Iterable[SampleReply]) -> set[str]:
+    """What slowed the GPU down in a round, by the samples that were taken in it."""
+    states = [gpu for reply in replies if (gpu := reply.get("gpu")) is not None]
+    return {reason for gpu in states for reason in gpu["reasons"] or () if reason in SLOWING}
 
 
 def _warm_up(entrant: Entrant, pace: Pace, clock: Callable[[], float]) -> int:

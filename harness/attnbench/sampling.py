@@ -38,12 +38,13 @@ class Pace:
     """How an entrant is sampled in one process.
 
     `budget_s` seconds are its share; `deadline_s` is the deadline of each verb; `cache` is `warm` or `cold`
-    (cold samples are single calls, each with a flushed cache).
+    (cold samples are single calls, each with a flushed cache). With `cuda_graph` GPUs replay a graph.
     """
 
     budget_s: float
     deadline_s: float
     cache: str = "warm"
+    cuda_graph: bool = False
 
 
 @dataclass(frozen=True, slots=True)

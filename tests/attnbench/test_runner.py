@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from attnbench import blocks as block_module
 from attnbench import store
 from attnbench.blocks import Clocks, measure_block
 from attnbench.case import Block
-from attnbench.protocol import BenchFailed, BenchLost
+from attnbench.protocol import BenchFailed, BenchLost, GpuReply
 from attnbench.record import Record
 from attnbench.runner import budget_s, sweep
 from attnbench.scenario import Scenario, parse
@@ -42,7 +42,7 @@ def scenario_of(source: ScriptedSource, lengths: str = "16") -> tuple[Scenario, 
 
 
 def clocks_of(clock: FakeClock) -> Clocks:
-    return Clocks(clock.monotonic, clock.utc_now)
+    return Clocks(clock.monotonic, clock.utc_now, clock.spend)
 
 
 def measured(**scripts: Script) -> tuple[dict[str, Record], ScriptedSource]:
@@ -406,3 +406,84 @@ def test_what_is_compiled_for_each_workload_is_reckoned_with() -> None:
     scenario, (block,) = scenario_of(ScriptedSource({"naive": Script(), "slow": Script(compiles=True)}))
     plain = budget_s(scenario, block)
     assert budget_s(scenario, block, {"slow"}) == pytest.approx(plain + 20 + 6 * 4)
+
+
+def on_gpu(*sets: str, **scripts: Script) -> tuple[dict[str, Record], ScriptedSource]:
+    """Measured on a scripted GPU, in the one process that is the default there."""
+    source = ScriptedSource(scripts)
+    text = SCENARIO.format(names=", ".join(scripts), lengths="16").replace(", processes: 3", "")
+    scenario = parse(text, "scripted.yaml", devices=["cuda"], sets=sets)
+    (block,) = scenario.expand(source.hello["catalogue"])
+    records = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    return {record.implementation: record for record in records}, source
+
+
+def heat(hot: bool) -> Callable[[int, int], GpuReply]:
+    reasons = ["hw_thermal_slowdown"] if hot else []
+    state: GpuReply = {"sm_clock_hz": 1.5e9, "temperature_c": 91, "power_w": 300, "reasons": reasons}
+    return lambda bench, sample: state
+
+
+def test_on_a_gpu_energy_is_asked_once_a_case_after_its_rounds() -> None:
+    records, source = on_gpu("measure.processes=2", a=Script(energy_j=0.25), b=Script())
+    first, second = (
+        [(verb, name) for n, verb, name in source.log if n == bench and verb != "sample"] for bench in (5, 6)
+    )
+    assert [verb for verb, _ in first[-4:]] == ["energy", "verify"] * 2
+    assert {name for _, name in first[-4:]} == {"a", "b"}
+    assert second == [("prepare", name) for _, name in second], "the first process alone"
+    assert (records["a"].energy_j, records["b"].energy_j) == (0.25, None)
+
+
+@pytest.mark.parametrize("sets", [["measure.cache=cold"], []])
+def test_energy_is_asked_of_gpus_and_warm_calls_alone(sets: list[str]) -> None:
+    _, source = on_gpu(*sets, a=Script(energy_j=0.25)) if sets else measured(a=Script(energy_j=0.25))
+    assert "energy" not in {verb for _, verb, _ in source.log}
+
+
+def test_a_case_that_fails_while_its_energy_is_measured_has_failed() -> None:
+    crash = failing("energy", BenchLost("crashed", "killed by SIGSEGV"))
+    records, _ = on_gpu(a=Script(fails=crash), b=Script(energy_j=1.0))
+    assert (records["a"].status, records["a"].reason) == ("crashed", "killed by SIGSEGV")
+    assert (records["b"].status, records["b"].accuracy is not None) == ("ok", True)
+
+
+def test_graphs_are_asked_for_where_the_scenario_says_so_and_recorded_of_gpus() -> None:
+    told: list[bool] = []
+
+    class Watching(ScriptedBench):
+        def _sample(self, script: Script, parameters: Mapping[str, Any], sample: int) -> dict[str, Any]:
+            told.append(parameters["cuda_graph"])
+            return super()._sample(script, parameters, sample)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripted.ScriptedBench", Watching)
+        records, _ = on_gpu("measure.cuda_graph=true", a=Script())
+        assert records["a"].cuda_graph is True
+        assert set(told) == {True}
+    assert on_gpu(a=Script())[0]["a"].cuda_graph is False
+
+
+def test_a_block_without_a_clean_round_ends_with_rows_that_say_so() -> None:
+    records, source = on_gpu(a=Script(gpu=heat(True)), b=Script())
+    for record in records.values():
+        assert (record.status, record.samples, record.converged) == ("error", 0, None)
+        assert record.discarded_rounds >= 3
+        assert record.reason is not None
+        assert f"in all {record.discarded_rounds} rounds the GPU was slowed down" in record.reason
+        assert "hw_thermal_slowdown" in record.reason
+        assert record.accuracy is not None, "its answers were judged all the same"
+    assert source.clock.now_s < 10
+
+
+def test_clean_rounds_count_and_the_discarded_ones_are_counted() -> None:
+    def warming_up(bench: int, sample: int) -> GpuReply:
+        return heat(sample < 8)(bench, sample)
+
+    records, _ = on_gpu("measure.max_seconds=2", a=Script(gpu=warming_up), b=Script())
+    for record in records.values():
+        assert record.status == "ok"
+        assert record.discarded_rounds > 0
+        assert record.samples >= 6
+    assert records["a"].processes[0].sm_clock_hz is not None
+    assert Record.from_json(records["a"].to_json()) == records["a"]

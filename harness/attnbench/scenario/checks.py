@@ -50,6 +50,8 @@ def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Chec
     operation = operation if isinstance(operation, str) and operation in SHAPES else next(iter(SHAPES))
     file = _validate(source, operation, unsound)
     own = _listed(file, source, unsound)
+    if not unsound & {"measure", "devices"}:
+        _check_cuda_graph(file, source)
     variants, findings = select(chosen, own) if chosen else (own, [])
     source.findings.extend(findings)
     anchor = _anchor(source, own, variants, unsound)
@@ -111,6 +113,16 @@ def _listed(file: Any, source: Source, unsound: set[str | int]) -> list[Listed]:
             source.find(("devices", index), f"{device} is listed twice; keep one")
             unsound.add("devices")
     return variants
+
+
+def _check_cuda_graph(file: Any, source: Source) -> None:
+    """Beside a GPU other devices are measured as they are; without one, somebody is mistaken."""
+    if file.measure.cuda_graph and not any(device.split(":")[0] == "cuda" for device in file.devices):
+        source.find(
+            ("measure", "cuda_graph"),
+            f"is for NVIDIA GPUs, and devices names none ({', '.join(file.devices)}); "
+            "add cuda to devices, or set it to false",
+        )
 
 
 def _anchor(source: Source, own: list[Listed], chosen: list[Listed], unsound: set[str | int]) -> str:

@@ -23,6 +23,7 @@ from attnbench.scenario.values import (
     Number,
     OneOf,
     OneOrMore,
+    Switch,
     Text,
     Whole,
 )
@@ -57,6 +58,10 @@ class Measure(_Section):
     cache: Annotated[str, OneOf(("warm", "cold"))] = Field(
         "warm",
         description="Whether a call finds its inputs in the cache (`warm`) or flushed from it (`cold`).",
+    )
+    cuda_graph: Annotated[bool, Switch()] = Field(
+        False,
+        description="On NVIDIA GPUs, replay a CUDA graph of each call: launching it costs nothing.",
     )
     malloc: Annotated[str, OneOf(("pinned", "default"))] = Field(
         "pinned", description="Keep freed memory (`pinned`), or the C library's default, page faults and all."

@@ -32,6 +32,7 @@ __all__ = [
     "Number",
     "OneOf",
     "OneOrMore",
+    "Switch",
     "Text",
     "Whole",
 ]
@@ -131,6 +132,20 @@ class OneOf(_Value):
     def schema(self) -> dict[str, Any]:
         """An enumeration."""
         return {"enum": list(self.names)}
+
+
+class Switch(_Value):
+    """True or false; no number and no word."""
+
+    def check(self, value: Any) -> bool:
+        """`value`."""
+        if not isinstance(value, bool):
+            raise _refuse(f"expected true or false, got {shown(value)}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        """A boolean."""
+        return {"type": "boolean"}
 
 
 class Text(_Value):

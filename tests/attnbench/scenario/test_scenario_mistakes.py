@@ -35,7 +35,8 @@ matrix:
 exclude:
   - {head: 3}
 include: 3
-measure: {precison: 3, precision: 2, max_seconds: 0, threads: alll, cache: hot, seed: -1, processes: 0}
+measure: {precison: 3, precision: 2, max_seconds: 0, threads: alll, cache: hot, seed: -1, processes: 0,
+  cuda_graph: 1}
 limits: {memory_fraction: 1.1, seconds_per_case: .inf}
 check: {pairs: [3, 2], alpha: '0.1', beta: null}
 mesure: {}
@@ -68,12 +69,13 @@ mesure: {}
         "s.yaml:16:76: measure.cache: expected one of warm, cold, got 'hot'",
         "s.yaml:16:87: measure.seed: expected a whole number from 0 to 4294967295, got -1",
         "s.yaml:16:102: measure.processes: expected a whole number from 1 to 1000, got 0",
-        "s.yaml:17:27: limits.memory_fraction: expected a number above 0 up to 1, got 1.1",
-        "s.yaml:17:50: limits.seconds_per_case: expected a number above 0, got inf",
-        "s.yaml:18:16: check.pairs: expected ascending numbers, got [3, 2]",
-        "s.yaml:18:31: check.alpha: expected a number above 0 and below 0.5, got '0.1'",
-        "s.yaml:18:44: check.beta: expected a number above 0 and below 0.5, got nothing",
-        "s.yaml:19:1: mesure: is no key of a scenario;",
+        "s.yaml:17:15: measure.cuda_graph: expected true or false, got 1",
+        "s.yaml:18:27: limits.memory_fraction: expected a number above 0 up to 1, got 1.1",
+        "s.yaml:18:50: limits.seconds_per_case: expected a number above 0, got inf",
+        "s.yaml:19:16: check.pairs: expected ascending numbers, got [3, 2]",
+        "s.yaml:19:31: check.alpha: expected a number above 0 and below 0.5, got '0.1'",
+        "s.yaml:19:44: check.beta: expected a number above 0 and below 0.5, got nothing",
+        "s.yaml:20:1: mesure: is no key of a scenario;",
     ]
     assert len(lines) == len(expected)
     for line, start in zip(lines, expected, strict=True):

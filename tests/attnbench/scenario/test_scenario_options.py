@@ -150,3 +150,16 @@ def test_names_may_have_dots_and_dashes() -> None:
 def test_what_is_no_label(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected|twice"):
         parse_label(text)
+
+
+def test_cuda_graphs_need_a_gpu_among_the_devices() -> None:
+    mixed = scenario(sets=["measure.cuda_graph=true"], devices=["cpu", "cuda:1"])
+    assert mixed.measure.cuda_graph is True
+    with pytest.raises(UsageError) as error:
+        scenario(sets=["measure.cuda_graph=true"])
+    assert "measure.cuda_graph=true: is for NVIDIA GPUs, and devices names none (cpu)" in str(error.value)
+    of_gpus = TEXT + "devices: [cuda]\nmeasure: {cuda_graph: true}\n"
+    assert parse(of_gpus, "s.yaml").measure.cuda_graph is True
+    with pytest.raises(UsageError, match="add cuda to devices, or set it to false"):
+        parse(of_gpus, "s.yaml", devices=["cpu"])
+    assert parse(of_gpus, "s.yaml", devices=["cpu"], sets=["measure.cuda_graph=false"]).devices == ("cpu",)
