@@ -75,7 +75,7 @@ COLUMNS: tuple[Column, ...] = (
         "string",
         "",
         "Why the status is not ok, why the row is flagged, or why accuracy failed; otherwise what limits a "
-        "figure: `peak_alloc_bytes is partial: …`.",
+        "figure: `launch-bound: …`, `peak_alloc_bytes is partial: …`.",
         "there is nothing to explain",
     ),
     Column(
@@ -113,7 +113,8 @@ COLUMNS: tuple[Column, ...] = (
         "cpu_median_s",
         "float64",
         "s",
-        "Process CPU time per call, of all threads together: the median over all samples.",
+        "Process CPU time per call, of all threads together: the median over all samples. On a GPU that of "
+        "launching it.",
         _NOT_OK,
     ),
     Column(
@@ -253,16 +254,24 @@ COLUMNS: tuple[Column, ...] = (
     Column("error_dk_max_abs", "float64", "", "`error_max_abs` of the gradient of k.", _NO_GRADIENTS),
     Column("error_dv_max_abs", "float64", "", "`error_max_abs` of the gradient of v.", _NO_GRADIENTS),
     Column(
-        "energy_j", "float64", "J", "Energy per call by the device's own meter.", "the device has no meter"
+        "energy_j",
+        "float64",
+        "J",
+        "Energy per call by the GPU's own meter, of the whole board, over calls of a second or so.",
+        "the device has no meter (a part of a GPU has none), the cache was cold, or it was not measured",
     ),
     Column(
-        "sm_clock_hz", "float64", "Hz", "Median clock of the GPU's multiprocessors.", "the device has none"
+        "sm_clock_hz",
+        "float64",
+        "Hz",
+        "Clock of the GPU's multiprocessors right after a sample: the median over all samples.",
+        "the status is not ok, or the device does not tell",
     ),
     Column(
         "discarded_rounds",
         "Int64",
         "",
-        "Rounds thrown away whole, because the device was slowed down by heat.",
+        "Rounds thrown away whole, because a GPU was slowed down by heat or for want of power.",
     ),
     Column(
         "attempt",

@@ -151,7 +151,7 @@ def _rows(records: Sequence[Record], run_id: str, ceilings: Known) -> list[dict[
         row |= _rates(least[work], row["latency_median_s"])
         stands = _standing(record, least[work], ceilings, row["latency_median_s"])
         row |= {"roofline_fraction": stands.fraction, "flagged": stands.flagged}
-        row |= _inspected(record, stands.beyond)
+        row |= _inspected(record, stands.beyond, _launch_bound(record, row["launch_median_s"]))
         rows.append(row)
     return rows
 
@@ -176,6 +176,7 @@ def _identity(record: Record) -> dict[str, Any]:
         "inputs": workload.inputs,
         "seed": record.seed,
         "status": record.status,
+        "energy_j": record.energy_j,
         "discarded_rounds": record.discarded_rounds,
         "attempt": record.attempt,
         "started_at": record.started_at,
@@ -195,6 +196,7 @@ def _latency(record: Record) -> dict[str, Any]:
     pooled_s = [value for group in per_call_s for value in group]
     cpu_s = [value for process in sampled for value in process.cpu_per_call_s]
     launch_s = [value for process in sampled for value in process.launch_per_call_s or ()]
+    clocks_hz = [value for process in sampled for value in process.sm_clock_hz or () if value is not None]
     return {
         **counts,
         "latency_median_s": estimate.value,
@@ -209,6 +211,7 @@ def _latency(record: Record) -> dict[str, Any]:
         "launch_median_s": stats.median(launch_s) if launch_s else None,
         "calls_per_sample": round(stats.median([process.calls for process in sampled])),
         "converged": record.converged,
+        "sm_clock_hz": stats.median(clocks_hz) if clocks_hz else None,
     }
 
 
@@ -253,10 +256,23 @@ def _standing(record: Record, least: Costs, ceilings: Known, latency_s: float | 
     )
 
 
-def _inspected(record: Record, beyond: str | None) -> dict[str, Any]:
+def _launch_bound(record: Record, launch_s: float | None) -> str | None:
+    """Whether the latency is the host's as well as the GPU's; None where it is the GPU's alone."""
+    told = [bound for process in record.processes for bound in process.launch_bound or ()]
+    if record.status != "ok" or launch_s is None or not any(told):
+        return None
+    said = (
+        f"launch-bound: in {sum(told)} of {len(told)} samples the host could not run ahead of the GPU, "
+        f"so the time holds launching ({format_seconds(launch_s)} a call) or waiting for the GPU"
+    )
+    return said if record.cuda_graph else f"{said}; measure.cuda_graph=true replays the kernels without"
+
+
+def _inspected(record: Record, beyond: str | None, launch_bound: str | None) -> dict[str, Any]:
     """First call, memory and accuracy, and the reason that goes with a status, a flag or a verdict.
 
     `beyond` is why the case is flagged; it comes first, since it is about all of the other figures.
+    `launch_bound` says what else its time is of.
     """
     row: dict[str, Any] = {
         "first_call_s": record.first_call_s,
@@ -272,7 +288,7 @@ def _inspected(record: Record, beyond: str | None) -> dict[str, Any]:
         why = why or record.accuracy["reason"]
     if record.status == "ok" and record.memory is not None and record.memory["peak_alloc_partial"]:
         why = why or f"peak_alloc_bytes is partial: {record.memory['peak_alloc_partial']}"
-    why = "; ".join(filter(None, (beyond, why))) or None
+    why = "; ".join(filter(None, (beyond, launch_bound, why))) or None
     # A message out of a bench may hold half characters, which no file format takes.
     row["reason"] = None if why is None else why.encode(errors="replace").decode()
     return row

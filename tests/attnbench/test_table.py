@@ -437,3 +437,39 @@ def test_parquet_holds_the_table_and_its_types(tmp_path: Path) -> None:
     first = file.read_bytes()
     assert write_parquet(path).read_bytes() == first  # rebuilt at will
     assert sorted(each.name for each in path.iterdir()) == ["records-main.jsonl", "run.json", "table.parquet"]
+
+
+def gpu_samples(**figures: Any) -> ProcessSamples:
+    return ProcessSamples("forked", 10, (0, 1), (1e-3, 1e-3), (1e-3, 1e-3), (4e-4, 4e-4), **figures)
+
+
+def test_what_a_gpu_says_of_itself_is_told() -> None:
+    process = gpu_samples(sm_clock_hz=(1.5e9, 1.7e9), launch_bound=(False, False))
+    other = gpu_samples(sm_clock_hz=(None, 1.6e9), launch_bound=(False, False))
+    told = replace(make_record(device="cuda"), processes=(process, other), energy_j=0.5, discarded_rounds=3)
+    silent = replace(make_record(device="cuda"), processes=(gpu_samples(),))
+    frame = from_records([told, silent], "r")
+    assert frame["sm_clock_hz"].iloc[0] == 1.6e9, "of the samples that have one"
+    assert frame["energy_j"].iloc[0] == 0.5
+    assert list(frame["discarded_rounds"]) == [3, 0]
+    assert frame[["sm_clock_hz", "energy_j", "reason"]].iloc[1].isna().all()
+    assert frame["launch_median_s"].iloc[0] == pytest.approx(4e-5)
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_a_launch_bound_row_says_so_and_what_else_there_is_to_say(cuda_graph: bool) -> None:
+    process = gpu_samples(launch_bound=(True, False))
+    memory: Any = {**make_memory(), "peak_alloc_partial": "other threads"}
+    record = make_record(device="cuda", memory=memory, cuda_graph=cuda_graph)
+    record = replace(record, processes=(process,))
+    (reason,) = from_records([record], "r")["reason"]
+    assert reason.startswith("launch-bound: in 1 of 2 samples the host could not run ahead of the GPU")
+    assert "launching (40.0 µs a call)" in reason
+    assert ("measure.cuda_graph=true" in reason) is not cuda_graph
+    assert reason.endswith("; peak_alloc_bytes is partial: other threads")
+
+
+def test_a_failed_case_is_not_called_launch_bound() -> None:
+    failed = make_record(device="cuda", status="error")
+    record = replace(failed, processes=(gpu_samples(launch_bound=(True, True)),))
+    assert list(from_records([record], "r")["reason"]) == ["made to be error"]
