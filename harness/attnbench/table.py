@@ -21,6 +21,7 @@ from attnbench.files import replace_file
 from attnbench.record import Record
 from attnbench.roofline import Standing, standing
 from attnbench.store import HEADER_FILE, Run
+from attnbench.units import format_seconds
 from attnbench.workload import Workload
 
 if TYPE_CHECKING:
