@@ -114,7 +114,13 @@ class Ceilings:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads back."""
-        return {"schema": SCHEMA_VERSION, **asdict(self)}
+        data = asdict(self)
+        return {
+            "schema": SCHEMA_VERSION,
+            **data,
+            "matrix": [*data["matrix"]],
+            "bandwidth": [*data["bandwidth"]],
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> Self:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block
 from attnbench.case import Block
+from attnbench.ceilings import Ceilings
 from attnbench.costs import costs
 from attnbench.protocol import BenchSource
 from attnbench.record import Record
@@ -22,7 +24,9 @@ OVERHEAD_S = 0.1
 FIRST_COMPILING_S = 20.0
 COMPILED_ALREADY_S = 4.0
 
-#: How fast a case is reckoned to be by kind of device, in FLOP/s: what may be relied on.
+#: How fast a case is reckoned to be: so much of the device's matrix rate, where that is known; otherwise, by
+#: kind of device, so many FLOP/s, which may be relied on.
+RECKONED_SHARE = 0.25
 RECKONED_FLOPS_PER_S = {"cpu": 5e10}
 RECKONED_FLOPS_PER_S_OTHERWISE = 3e12
 
@@ -52,19 +56,34 @@ class Observer(Protocol):
         ...
 
 
-def budget_s(scenario: Scenario, block: Block, compiled: Collection[str] = ()) -> float:
+def budget_s(
+    scenario: Scenario,
+    block: Block,
+    compiled: Collection[str] = (),
+    ceilings: Mapping[str, Ceilings] = MappingProxyType({}),
+) -> float:
     """Seconds that measuring `block` is reckoned at, at most (but for slow preparation and kernels).
 
-    `compiled` names the implementations that are compiled for each workload.
+    `compiled` names the implementations that are compiled for each workload; `ceilings` are those of the
+    devices, as blocks name them, of which they are known.
     """
     processes = scenario.measure.processes_on(block.device)
-    rate = RECKONED_FLOPS_PER_S.get(block.device.split(":")[0], RECKONED_FLOPS_PER_S_OTHERWISE)
-    call_s = costs(block.workload, scenario.measure.seed).flops / rate
+    call_s = costs(block.workload, scenario.measure.seed).flops / _reckoned_rate(scenario, block, ceilings)
     sampling_s = max(scenario.measure.max_seconds, processes * LEAST_CALLS * call_s)
     benches = processes + 3
     compiling = sum(case.variant.implementation in compiled for case in block.cases)
     compiling_s = compiling * (FIRST_COMPILING_S + benches * COMPILED_ALREADY_S)
     return compiling_s + len(block.cases) * (sampling_s + INSPECTING_CALLS * call_s + benches * OVERHEAD_S)
+
+
+def _reckoned_rate(scenario: Scenario, block: Block, ceilings: Mapping[str, Ceilings]) -> float:
+    """FLOP/s at which a case of `block` is reckoned."""
+    known = ceilings.get(block.device)
+    threads = scenario.measure.threads_count()
+    reached = None if known is None else known.flops_per_s(block.workload.dtype, threads)
+    if reached is not None:
+        return RECKONED_SHARE * reached
+    return RECKONED_FLOPS_PER_S.get(block.device.split(":")[0], RECKONED_FLOPS_PER_S_OTHERWISE)
 
 
 def sweep(
@@ -74,10 +93,11 @@ def sweep(
     observer: Observer,
     clocks: Clocks = SYSTEM_CLOCKS,
     compiled: Collection[str] = (),
+    ceilings: Mapping[str, Ceilings] = MappingProxyType({}),
 ) -> None:
     """Measure every block that `writer` does not hold complete, appending its records when it ends.
 
-    `compiled` is as `budget_s` has it.
+    `compiled` and `ceilings` are as `budget_s` has them.
 
     Raises:
         MeasuringError: no benches can be had.
@@ -90,7 +110,7 @@ def sweep(
         if not {case.case_id for case in block.cases}
         <= writer.finished.get((scenario.name, block.block_id), frozenset())
     ]
-    reckoned = [budget_s(scenario, block, compiled) for scenario, block in todo]
+    reckoned = [budget_s(scenario, block, compiled, ceilings) for scenario, block in todo]
     observer.sweep_started(len(todo), sum(len(block.cases) for _, block in todo), sum(reckoned))
     for index, (scenario, block) in enumerate(todo):
         before = sum(reckoned[:index])

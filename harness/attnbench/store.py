@@ -41,7 +41,7 @@ HEADER_FILE = "run.json"
 RESERVED = ("schema", "kind", "run_id", "resumed")
 
 #: What `resume` keeps of the header of a continuation: under which conditions the later records were taken.
-KEPT_OF_CONTINUATION = ("command", "attnbench", "environment")
+KEPT_OF_CONTINUATION = ("command", "attnbench", "environment", "ceilings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ def create(root: Path, name: str, header: Mapping[str, Any], *, writer: str = "m
 def resume(path: Path, header: Mapping[str, Any], *, writer: str = "main") -> RunWriter:
     """The run at `path`, open to be continued; a torn last line of this writer's file is cut off.
 
-    What run.json holds stays; of `header` the command, version and environment are noted in its list
-    `resumed`, with the time.
+    What run.json holds stays; of `header` the command, version, environment and ceilings are noted in its
+    list `resumed`, with the time.
 
     Raises:
         RunError: no run, a run of a newer version, corrupted, in use by another writer, or not writable.

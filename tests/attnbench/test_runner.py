@@ -12,6 +12,7 @@ from attnbench import blocks as block_module
 from attnbench import store
 from attnbench.blocks import Clocks, measure_block
 from attnbench.case import Block
+from attnbench.ceilings import Ceilings, MatrixRate
 from attnbench.protocol import BenchFailed, BenchLost, GpuReply
 from attnbench.record import Record
 from attnbench.runner import budget_s, sweep
@@ -487,3 +488,17 @@ def test_clean_rounds_count_and_the_discarded_ones_are_counted() -> None:
         assert record.samples >= 6
     assert records["a"].processes[0].sm_clock_hz is not None
     assert Record.from_json(records["a"].to_json()) == records["a"]
+
+
+def test_where_the_matrix_rate_is_known_a_call_is_reckoned_at_a_quarter_of_it() -> None:
+    scenario, (block,) = scenario_of(ScriptedSource({"naive": Script()}), "65536")
+
+    def known(flops_per_s: float, dtype: str = "float32") -> dict[str, Ceilings]:
+        rate = MatrixRate(dtype, 1024, flops_per_s, "torch matmul")
+        return {"cpu": Ceilings("cpu", "CPU", None, "2026-01-02T03:04:05Z", (rate,), ())}
+
+    plain = budget_s(scenario, block)
+    assert budget_s(scenario, block, ceilings=known(4 * 5e10)) == pytest.approx(plain)
+    assert budget_s(scenario, block, ceilings=known(4 * 5e9)) == pytest.approx(10 * plain, rel=0.01)
+    assert budget_s(scenario, block, ceilings=known(1.0, "bfloat16")) == pytest.approx(plain)
+    assert budget_s(scenario, block, ceilings={"cuda": known(1.0)["cpu"]}) == pytest.approx(plain)

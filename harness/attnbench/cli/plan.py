@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
-from attnbench.cli.preparation import Selection, Sources, compiled_in, prepare
+from attnbench.cli.preparation import Selection, Sources, compiled_in, known_ceilings, prepare
 from attnbench.cli.resumption import refuse_beside_resume, stored_selection, unfinished
 
 if TYPE_CHECKING:
@@ -102,10 +102,12 @@ def score_bytes(workload: Workload) -> int:
 def _ask(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources) -> list[PlannedBlock]:
     from dataclasses import replace
 
-    from attnbench import runner
+    from attnbench import environment, runner
     from attnbench.cli.capability import asking
     from attnbench.costs import costs
 
+    hello = sources.any().hello
+    ceilings = known_ceilings(matrix, hello, environment.fingerprint(hello))
     planned = []
     for scenario, blocks in matrix:
         threads = scenario.measure.threads_count()
@@ -116,7 +118,7 @@ def _ask(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources) -
                     for case in block.cases
                 )
                 live = replace(block, cases=tuple(case for case, answer in answers if answer.status is None))
-                budget_s = runner.budget_s(scenario, live, compiled_in(sources(scenario).hello))
+                budget_s = runner.budget_s(scenario, live, compiled_in(hello), ceilings)
                 operand_bytes = costs(block.workload, scenario.measure.seed).bytes
                 planned.append(PlannedBlock(block, answers, budget_s, operand_bytes))
     return planned

@@ -26,10 +26,22 @@ from attnbench.errors import (
 
 if TYPE_CHECKING:
     from attnbench.case import Block
+    from attnbench.ceilings import Ceilings
     from attnbench.protocol import BenchSource, HelloReply, ImplementationInfo
     from attnbench.scenario import Scenario
 
-__all__ = ["Selection", "Sources", "compiled_in", "plugin_header", "prepare", "warn_of_problems"]
+__all__ = [
+    "Selection",
+    "Sources",
+    "compiled_in",
+    "known_ceilings",
+    "plugin_header",
+    "prepare",
+    "warn_of_problems",
+]
+
+#: The kinds of devices of which `attnbench doctor` measures the ceilings.
+MEASURED_DEVICES = ("cpu", "cuda")
 
 #: The share of memory that a bench which only answers questions may take.
 QUESTIONS_MEMORY_FRACTION = 0.8
@@ -205,6 +217,30 @@ def _together(complaints: Sequence[AttnbenchError]) -> AttnbenchError:
 def compiled_in(hello: HelloReply) -> frozenset[str]:
     """The implementations that are compiled for each workload."""
     return frozenset(info["name"] for info in hello["catalogue"] if info["compiles"])
+
+
+def known_ceilings(
+    matrix: Sequence[tuple[Scenario, Sequence[Block]]], hello: HelloReply, fingerprint: Mapping[str, Any]
+) -> dict[str, Ceilings]:
+    """What the devices of `matrix` were measured to reach, by their names in it.
+
+    Says on stderr of which it is not known, of those that are here and that `attnbench doctor` measures.
+    """
+    from attnbench import ceilings
+
+    here = {each["device"] for kind in MEASURED_DEVICES for each in hello["devices"].get(kind, ())}
+    here |= {device.removesuffix(":0") for device in here}
+    named = dict.fromkeys(block.device for _, blocks in matrix for block in blocks)
+    devices = [device for device in named if device in here]
+    known = {device: found for device in devices if (found := ceilings.load(fingerprint, device))}
+    unknown = [device for device in devices if device not in known]
+    if unknown:
+        click.echo(
+            f"Note: no ceilings are known of {clean(', '.join(unknown))}: run `attnbench doctor` once, and "
+            "rows say how near they come to what this machine can do, or that they cannot be.",
+            err=True,
+        )
+    return known
 
 
 def warn_of_problems(hello: HelloReply) -> None:

@@ -167,11 +167,13 @@ def _block(row: Row) -> tuple[object, object]:
 
 
 def _style(header: str, row: Row) -> str:
-    """Wrong answers are struck out; what failed is red, what could not be done is dim."""
+    """Wrong answers are struck out; what failed is red, what cannot be yellow, what was not possible dim."""
     if accuracy_failed(row):
         return "red" if header in ("status", "ratio", "error") else "strike"
     if failed(row):
         return "red"
+    if row.get("flagged"):
+        return "yellow"
     return "" if row["status"] == "ok" else "dim"
 
 
@@ -194,15 +196,17 @@ def _common(rows: Sequence[Row]) -> str:
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:
-    """Each reason once, with the implementation and how many cases it stopped."""
+    """Each reason once, with the implementation and how many cases it stopped.
+
+    Of an implementation's flagged cases, each of which has figures of its own, the first one's.
+    """
     counts: dict[tuple[str, str, str], int] = {}
+    flags: dict[str, str] = {}
     for row in rows:
-        if row["status"] != "ok" or accuracy_failed(row):
-            key = (
-                cells.implementation(row),
-                cells.status(row),
-                clean(str(row.get("reason") or "no reason given")),
-            )
+        if row["status"] != "ok" or accuracy_failed(row) or row.get("flagged"):
+            name, status = cells.implementation(row), cells.status(row)
+            reason = clean(str(row.get("reason") or "no reason given"))
+            key = (name, status, flags.setdefault(name, reason) if status == "flagged" else reason)
             counts[key] = counts.get(key, 0) + 1
     return [
         f"{name}: {status}" + (f" ({count} cases)" if count > 1 else "") + f": {reason}"

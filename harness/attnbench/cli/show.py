@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
-#: What `--status` takes: the table's statuses, and `wrong` for what ran but failed its verdict.
-STATUSES = ("ok", "wrong", "unsupported", "unavailable", "oom", "timeout", "crashed", "error")
+#: What `--status` takes: the table's statuses, `wrong` for what ran but failed its verdict, and `flagged` for
+#: what is faster than the machine can be.
+STATUSES = ("ok", "wrong", "flagged", "unsupported", "unavailable", "oom", "timeout", "crashed", "error")
 
 
 @click.command(short_help="Show a run again in the terminal, filtered and sorted.")
@@ -52,7 +53,7 @@ def show(
 ) -> None:
     """Show the table of RUN (a folder that a sweep wrote) and what is found in the cases shown.
 
-    `ok` is what ran and was not found wrong; what is not known is sorted to the end.
+    `ok` is what ran and was neither found wrong nor flagged; what is not known is sorted to the end.
 
     \b
     Examples:
@@ -101,7 +102,7 @@ def _chosen(frame: pd.DataFrame, implementations: Sequence[str], statuses: Seque
     Raises:
         UsageError: the run has no such implementation.
     """
-    from attnbench.cli.cells import accuracy_failed, rows_of
+    from attnbench.cli.cells import rows_of
     from attnbench.report import cells
 
     rows = rows_of(frame)
@@ -112,11 +113,19 @@ def _chosen(frame: pd.DataFrame, implementations: Sequence[str], statuses: Seque
             raise _no_such("implementation", each, sorted(known))
     wanted = set(implementations)
     kept = [
-        (not wanted or bool(wanted & own))
-        and (not statuses or ("wrong" if accuracy_failed(row) else row["status"]) in statuses)
+        (not wanted or bool(wanted & own)) and (not statuses or _state(row) in statuses)
         for row, own in zip(rows, names, strict=True)
     ]
     return frame[kept]
+
+
+def _state(row: Row) -> str:
+    """Which of `STATUSES` the row has."""
+    from attnbench.cli.cells import accuracy_failed
+
+    if accuracy_failed(row):
+        return "wrong"
+    return "flagged" if row.get("flagged") else str(row["status"])
 
 
 def _sorted(frame: pd.DataFrame, column: str | None) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from attnbench.cli.preparation import (
     Selection,
     Sources,
     compiled_in,
+    known_ceilings,
     plugin_header,
     prepare,
 )
@@ -28,6 +29,7 @@ from attnbench.errors import AttnbenchError, RunError
 
 if TYPE_CHECKING:
     from attnbench.case import Block
+    from attnbench.ceilings import Ceilings
     from attnbench.report.findings import Finding
     from attnbench.scenario import Scenario
     from attnbench.store import RunWriter
@@ -86,11 +88,13 @@ def sweep(
     with terminable(), Sources(selection.plugins) as sources:
         matrix = prepare(selection, sources, texts)
         header = _header(arguments, selection, matrix, sources)
+        ceilings = known_ceilings(matrix, sources.any().hello, header["environment"])
+        header["ceilings"] = {device: found.to_json() for device, found in ceilings.items()}
         if name is None:
             name = resume.resolve().name if resume else _default_name([scenario for scenario, _ in matrix])
         _require_places(name, report_directory, with_report=with_report)
         with _open(resume, out, name, header) as writer:
-            interrupted = _measure(matrix, sources, writer)
+            interrupted = _measure(matrix, sources, writer, ceilings)
             run = writer.path
     outcome = _conclude(run, interrupted, report_directory, with_report=with_report)
     try:
@@ -175,7 +179,12 @@ def _open(resume: Path | None, out: Path | None, name: str, header: dict[str, An
 # While
 
 
-def _measure(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources, writer: RunWriter) -> bool:
+def _measure(
+    matrix: Sequence[tuple[Scenario, Sequence[Block]]],
+    sources: Sources,
+    writer: RunWriter,
+    ceilings: Mapping[str, Ceilings],
+) -> bool:
     """Run the sweep; True when it was interrupted.
 
     Raises:
@@ -185,8 +194,15 @@ def _measure(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Source
     from attnbench.cli.terminal import progress_display
 
     try:
-        with progress_display() as display:
-            runner.sweep(matrix, sources, writer, display, compiled=compiled_in(sources.any().hello))
+        with progress_display(ceilings) as display:
+            runner.sweep(
+                matrix,
+                sources,
+                writer,
+                display,
+                compiled=compiled_in(sources.any().hello),
+                ceilings=ceilings,
+            )
     except KeyboardInterrupt:
         return True
     except AttnbenchError as error:

@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable
 
     from attnbench.case import Block
+    from attnbench.ceilings import Ceilings
     from attnbench.record import Record
     from attnbench.report.findings import Finding
 
@@ -63,8 +65,13 @@ def console(stream: TextIO | None = None) -> Console:
 class Progress(ABC):
     """Counts what is done and reckons the time left; the two displays build on it."""
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = monotonic,
+        ceilings: Mapping[str, Ceilings] = MappingProxyType({}),
+    ) -> None:
         self._clock = clock
+        self._ceilings = {(device, found.device_name): found for device, found in ceilings.items()}
         self._began = clock()
         self.cases = 0
         self.finished = 0
@@ -94,7 +101,7 @@ class Progress(ABC):
         """The block's records are on disk."""
         from attnbench import table
 
-        rows = cells.rows_of(table.from_records(records, run_id=""))
+        rows = cells.rows_of(table.from_records(records, "", self._ceilings))
         self.finished += len(rows)
         self.show_rows(rows)
 
@@ -143,10 +150,15 @@ class PlainProgress(Progress):
 class LiveProgress(Progress):
     """The table growing as blocks finish, with a bar below that tells the time left; gone at the end."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        clock: Callable[[], float] = monotonic,
+        ceilings: Mapping[str, Ceilings] = MappingProxyType({}),
+    ) -> None:
         from rich.live import Live
 
-        super().__init__(clock)
+        super().__init__(clock, ceilings)
         self._console = console
         self._rows: list[Row] = []
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -205,11 +217,13 @@ class LiveProgress(Progress):
             shown = shown[min(excess, len(shown) - 1) :]
 
 
-def progress_display() -> LiveProgress | PlainProgress:
-    """The display that suits stderr."""
+def progress_display(
+    ceilings: Mapping[str, Ceilings] = MappingProxyType({}),
+) -> LiveProgress | PlainProgress:
+    """The display that suits stderr; `ceilings` are those of the devices of which they are known."""
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return LiveProgress(console(sys.stderr))
-    return PlainProgress()
+        return LiveProgress(console(sys.stderr), ceilings=ceilings)
+    return PlainProgress(ceilings=ceilings)
 
 
 # Answers

@@ -147,10 +147,9 @@ def failed_accuracy(row: Row) -> bool:
 
 def flag_text(row: Row) -> str | None:
     """Why the measurement is not to be trusted; None where nothing speaks against it."""
-    flag = row.get("flagged")
-    if not flag:
+    if not row.get("flagged"):
         return None
-    return clean(flag) if isinstance(flag, str) else "beyond the measured limits of the machine"
+    return clean(row.get("reason") or "") or "faster than the machine was measured to be"
 
 
 def can_win(row: Row) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "legend",
     "memory",
     "ratio",
+    "roofline",
     "shape",
     "speedup",
     "speedup_interval",
@@ -160,6 +161,11 @@ def ratio(row: Row) -> str:
     return DASH if figure is None else significant(figure, 2)
 
 
+def roofline(row: Row) -> str:
+    """The share of what the machine was measured to reach: `45%`."""
+    return value("roofline_fraction", row.get("roofline_fraction"))
+
+
 def _error_figure(figure: float) -> str:
     return "0" if figure == 0 else f"{figure:.1e}"
 
@@ -207,6 +213,8 @@ def value(column: str, content: object) -> str:
             return format_ratio(content)
         if column == "error_ratio":
             return significant(content)
+        if column == "roofline_fraction":
+            return f"{significant(100 * content, 2)}%"
         if column.startswith("error"):
             return _error_figure(content)
         if column == "tflops_per_s":

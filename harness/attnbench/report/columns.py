@@ -109,7 +109,7 @@ _STATUS = Column(
     "status",
     "status",
     "ok; wrong (the accuracy check failed: struck out, can win nothing); flagged (faster than the machine "
-    "can be); or why there are no figures.",
+    "was measured to be: can win nothing); or why there are no figures.",
     cells.status,
 )
 
@@ -128,6 +128,15 @@ _MORE = (
         "Useful arithmetic per second: only the pairs that the mask allows are counted.",
         lambda row: cells.value("tflops_per_s", row.get("tflops_per_s")),
         "tflops_per_s",
+        more=True,
+    ),
+    Column(
+        "roofline",
+        "of limit",
+        "How near to what this machine was measured to reach: to its matrix rate in this precision, or, "
+        "where much more is moved than caches hold, to its bandwidth; whichever is nearer.",
+        cells.roofline,
+        "roofline_fraction",
         more=True,
     ),
     Column(

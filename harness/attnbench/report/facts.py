@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attnbench.ceilings import of_header
 from attnbench.plots.rows import Row, clean
-from attnbench.units import format_bytes
+from attnbench.units import format_bytes, format_count
 
 __all__ = ["Fact", "Run", "environment", "precisions", "runs_of", "scenario_texts"]
 
@@ -122,12 +123,41 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
         yield clean(name), clean(value)
 
 
+def _resumed(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """When and how the run was gone on with."""
+    for index, each in enumerate(header.get("resumed") or ()):
+        if isinstance(each, Mapping):
+            kept = {key: value for key, value in each.items() if key != "ceilings"}
+            yield from _flat(kept, f"resumed.{index}")
+
+
+def _ceilings(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the run's devices were measured to reach with all threads, and when."""
+    try:
+        known = of_header(header)
+    except ValueError:
+        return  # the table says what is wrong with them
+    for (device, name), found in known.items():
+        of = clean(f"ceilings of {device} ({name})")
+        most = max((rate.threads for rate in found.matrix if rate.threads is not None), default=None)
+        by = "" if most is None else f" by {most} thread{'' if most == 1 else 's'}"
+        for rate in found.matrix:
+            if rate.threads == most:
+                reached = format_count(found.flops_per_s(rate.dtype, most), "FLOP/s")
+                yield f"{of}: {rate.dtype}", f"{reached}{by} ({clean(rate.way)})"
+        if found.bandwidth:
+            yield f"{of}: bandwidth", f"{format_count(found.bytes_per_s(most), 'B/s')}{by}"
+        yield f"{of}: measured at", clean(found.measured_at)
+
+
 def environment(headers: Sequence[Mapping[str, Any]]) -> list[Fact]:
     """What the headers tell of machines and settings, flattened; what differs between runs first."""
-    shown_elsewhere = ("scenarios", "environment", "command", "run_id")
+    shown_elsewhere = ("scenarios", "environment", "command", "run_id", "ceilings", "resumed")
     flat = [
         dict(_flat(header.get("environment") or {}, ""))
         | dict(_flat({key: value for key, value in header.items() if key not in shown_elsewhere}, ""))
+        | dict(_resumed(header))
+        | dict(_ceilings(header))
         for header in headers
     ]
     names = dict.fromkeys(name for each in flat for name in each if name)

@@ -396,8 +396,9 @@ def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str,
         first = flagged[0]
         parts.append(
             f"{_count(len(flagged), 'measurement')} flagged as not to be trusted and can win nothing "
-            f"({first['label']} at {workload_label(first, known)}: {shorten(flag_text(first) or '', 100)}"
-            f"{'; …' if len(flagged) > 1 else ''})."
+            f"({first['label']} at {workload_label(first, known)}: {shorten(flag_text(first) or '', 200)}"
+            f"{'; …' if len(flagged) > 1 else ''}). If the kernel does all of its work, the limits are too "
+            "low: `attnbench doctor --refresh` measures them again, best on an idle machine."
         )
     wide = [row for row in sampled if row.get("converged") is False]
     if wide:

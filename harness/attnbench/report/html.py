@@ -65,8 +65,8 @@ def reasons(rows: Sequence[Row]) -> list[tuple[Row, str, str]]:
 
 
 def _reason(row: Row) -> str:
-    """What was recorded, and why the row is flagged; empty where there is neither."""
-    return "; ".join(filter(None, (flag_text(row), clean(row.get("reason") or ""))))
+    """What was recorded, or that the row is flagged; empty where there is neither."""
+    return clean(row.get("reason") or "") or flag_text(row) or ""
 
 
 def _line(row: Row, columns: Sequence[Column], before: Row | None) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from attnbench import driver, environment, report, store, table
+from attnbench import ceilings, driver, environment, report, store, table
+from attnbench.ceilings import Ceilings, MatrixRate
 from attnbench.cli import main
 from attnbench.errors import PluginError, RunError, UsageError
 from attnbench.protocol import BenchFailed, BenchLost
@@ -36,6 +37,12 @@ measure: {precision: 0.1, max_seconds: 0.5, processes: 2}
 """
 
 
+def ceilings_of(flops_per_s: float) -> Ceilings:
+    """Of the scripted CPU: nothing scripted is faster than 10¹⁵ FLOP/s."""
+    rates = tuple(MatrixRate("float32", threads, flops_per_s, "scripted") for threads in (1, 1024))
+    return Ceilings("cpu", "Scripted CPU", 1 << 25, "2026-01-02T03:04:05Z", rates, ())
+
+
 class Stage:
     """What benches there are: the scripts that they follow, and every source that was opened."""
 
@@ -48,6 +55,7 @@ class Stage:
         self.sources: list[ScriptedSource] = []
         self.asked: list[dict[str, Any]] = []
         self.refusal: Exception | None = None
+        self.ceilings = {"cpu": ceilings_of(1e15)}
 
     def open(self, **settings: Any) -> ScriptedSource:
         if self.refusal:
@@ -62,6 +70,7 @@ def stage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stage]:
     stage = Stage()
     monkeypatch.setattr(driver, "ZygoteSource", stage.open)
     monkeypatch.setattr(environment, "fingerprint", lambda *_: {"cpu": "Scripted CPU"})
+    monkeypatch.setattr(ceilings, "load", lambda _, device: stage.ceilings.get(device))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COLUMNS", raising=False)
     Path("tiny.yaml").write_text(SCENARIO)
@@ -120,6 +129,57 @@ def test_the_header_says_what_was_asked_for(stage: Stage) -> None:
     assert scenario["sets"] == ["measure.seed=7"]
     assert scenario["implementations"] == ["sdpa", "naive"]
     assert stage.asked[0]["plugins"] == (Path("mine.py").resolve(),)
+
+
+def test_ceilings_that_are_known_are_in_the_header_and_rows_stand_against_them(stage: Stage) -> None:
+    swept()
+    assert store.read(Path("results/one")).header["ceilings"] == {"cpu": ceilings_of(1e15).to_json()}
+    frame = pd.read_parquet("results/one/table.parquet")
+    assert (frame["roofline_fraction"] > 0).all()
+    assert not frame["flagged"].any()
+
+
+def test_where_no_ceilings_are_known_a_line_says_how_to_know_them(stage: Stage) -> None:
+    stage.ceilings.clear()
+    for result in (swept(), run("plan", "tiny.yaml", "--json")):
+        note, *others = [line for line in result.stderr.splitlines() if "ceilings" in line]
+        assert note.startswith("Note: no ceilings are known of cpu: run `attnbench doctor` once")
+        assert not others
+    assert store.read(Path("results/one")).header["ceilings"] == {}
+    assert table.load("results/one")["roofline_fraction"].isna().all()
+
+
+def test_of_devices_that_nobody_can_measure_nothing_is_said(stage: Stage) -> None:
+    Path("elsewhere.yaml").write_text(SCENARIO.replace("devices: [cpu]", "devices: [cpu, cuda, mps]"))
+    result = run("plan", "elsewhere.yaml")
+    assert result.exit_code == 0
+    assert "ceilings" not in result.stderr
+
+
+def test_a_run_that_is_gone_on_with_keeps_the_ceilings_known_by_then(stage: Stage) -> None:
+    stage.ceilings.clear()
+    swept()
+    stage.ceilings["cpu"] = ceilings_of(1e15)
+    assert run("sweep", "--resume", "results/one").exit_code == 0
+    (continuation,) = store.read(Path("results/one")).header["resumed"]
+    assert continuation["ceilings"] == {"cpu": ceilings_of(1e15).to_json()}
+    assert table.load("results/one")["roofline_fraction"].notna().all()
+
+
+def test_what_is_faster_than_the_machine_can_be_says_so_and_wins_nothing(stage: Stage) -> None:
+    stage.scripts["sdpa"] = Script(time_s=steady(1e-9))
+    stage.ceilings["cpu"] = ceilings_of(1e14)
+    result = swept()
+    why = "faster than this machine can be: at least"
+    lines = [line for line in result.stderr.splitlines() if "sdpa " in line]
+    assert len(lines) == 4
+    assert all(f"flagged: {why}" in line for line in lines)
+    assert f"sdpa: flagged (4 cases): {why}" in result.stdout
+    assert "sdpa is the fastest" not in result.stdout
+    assert "4 measurements flagged" in result.stdout
+    shown = run("show", "results/one", "--status", "flagged")
+    assert sum(line.startswith("sdpa ") for line in shown.stdout.splitlines()) == 4
+    assert not any(line.startswith("naive") for line in shown.stdout.splitlines())
 
 
 def test_the_default_name_is_the_scenarios_and_the_time(stage: Stage) -> None:
