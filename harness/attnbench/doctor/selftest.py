@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from attnbench import driver
+from attnbench import driver, table
 from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block
 from attnbench.doctor.check import FAIL, Check
-from attnbench.doctor.experiments import TRUTHS, Experiment, experiments, rows_of
+from attnbench.doctor.comparisons import checks_of
+from attnbench.doctor.experiments import TRUTHS, Experiment, experiments
 from attnbench.protocol import BenchSource
 from attnbench.scenario import Scenario
 
@@ -53,21 +54,23 @@ def _run(
     progressed: Callable[[float], None],
 ) -> list[Check]:
     checks: list[Check] = []
-    todo = experiments(devices)
+    todo = [experiment for device in devices for experiment in experiments(device)]
     for done, experiment in enumerate(todo, start=1):
-        checks += _outcome(experiment, open_source(experiment.scenario), clocks)
+        source = open_source(experiment.scenario)
+        checks += _outcome(experiment, source, clocks, pairs=len(devices))
         progressed(done / len(todo))
     return checks
 
 
-def _outcome(experiment: Experiment, source: BenchSource, clocks: Clocks) -> list[Check]:
+def _outcome(experiment: Experiment, source: BenchSource, clocks: Clocks, pairs: int) -> list[Check]:
     """The checks of the first attempt at which none fails, or of the last one."""
     scenario = experiment.scenario
     (block,) = scenario.expand(source.hello["catalogue"])
     checks: list[Check] = []
     for attempt in range(1, experiment.attempts + 1):
         records = measure_block(scenario, block, source, attempt=attempt, clocks=clocks)
-        checks = experiment.checks(records, rows_of(records))
+        rows = table.from_records(records, "self-test").to_dict("records")
+        checks = checks_of(records, rows, pairs)
         if all(check.verdict != FAIL for check in checks):
             break
     return checks

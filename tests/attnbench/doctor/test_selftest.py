@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from attnbench.blocks import Clocks, measure_block
+from attnbench.blocks import Clocks
 from attnbench.doctor import truths
 from attnbench.doctor.check import Check
-from attnbench.doctor.experiments import CYCLES, experiments, rows_of
+from attnbench.doctor.experiments import CYCLES
 from attnbench.doctor.selftest import TRUTHS, run
 from attnbench.protocol import BenchFailed
 from attnbench.registry import load_plugin
@@ -42,6 +42,7 @@ class Pipeline:
     partial: str | None = "not seen"
     other: float = 1.0
     noise: float = 0.002
+    sm_clock_hz: float | None = SM_CLOCK_HZ
     accuracy: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     status: Mapping[str, str] = field(default_factory=dict)
 
@@ -129,7 +130,18 @@ class ScriptedBench:
         true_s *= 1 + self.random.gauss(0, pipeline.noise)
         seconds = parameters["calls"] * true_s
         pipeline.time.spend(seconds + 0.01)
-        return {"elapsed_s": pipeline.clock * seconds, "cpu_s": pipeline.cpu * seconds, "launch_s": None}
+        on_gpu = case["device"] != "cpu"
+        state = {"sm_clock_hz": pipeline.sm_clock_hz, "temperature_c": None, "power_w": None, "reasons": []}
+        return {
+            "elapsed_s": pipeline.clock * seconds,
+            "cpu_s": pipeline.cpu * seconds,
+            "launch_s": 1e-6 if on_gpu else None,
+            "launch_bound": False,
+            "gpu": state if on_gpu else None,
+        }
+
+    def _energy(self, case: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+        return {"energy_j": None}
 
     def _verify(self, case: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
         return {"reason": None}
@@ -204,11 +216,11 @@ RESIDENT = ["peak of resident memory: " + what for what in PEAKS]
         ),
         (
             Pipeline(accuracy={"truth_wrong": {"error_rel_l2": 0.00995}}),
-            ["error_rel_l2 of an answer that is off by 0.0100"],
+            ["error_rel_l2 of an answer off by 0.0100"],
         ),
         (
             Pipeline(accuracy={"truth_wrong": {"error_max_abs": 0.0302}}),
-            ["error_max_abs of an answer that is off by 0.0300"],
+            ["error_max_abs of an answer off by 0.0300"],
         ),
         (
             Pipeline(accuracy={"truth_wrong": {"accuracy": "pass", "reason": None}}),
@@ -285,23 +297,15 @@ def test_where_resident_memory_is_polled_its_peak_is_not_judged() -> None:
     assert all(check.verdict == "skipped" and "polled" in check.note for check in resident)
 
 
-def cycles(**of_pipeline: Any) -> tuple[Any, Any]:
-    pipeline = Pipeline(**of_pipeline)
-    experiment = experiments(["cuda:0"])[0]
-    (block,) = experiment.scenario.expand(pipeline.hello["catalogue"])
-    clocks = Clocks(pipeline.time.monotonic, pipeline.time.utc_now)
-    records = measure_block(experiment.scenario, block, pipeline, clocks=clocks)
-    return experiment, records
-
-
 @pytest.mark.parametrize(("clock", "verdict"), [(1.0, "pass"), (1.1, "fail"), (0.9, "fail")])
 def test_a_gpus_kernel_lasts_its_cycles(clock: float, verdict: str) -> None:
-    experiment, records = cycles(clock=clock)
-    (row,) = rows_of(records)
-    (check,) = experiment.checks(records, [{**row, "sm_clock_hz": SM_CLOCK_HZ}])
+    (check,) = [check for check in told(Pipeline(clock=clock), ("cuda:0",)) if check.unit == "s"]
     assert (check.device, check.verdict) == ("cuda:0", verdict)
     assert check.truth == CYCLES / SM_CLOCK_HZ
-    (check,) = experiment.checks(records, [{**row, "sm_clock_hz": None}])
+
+
+def test_without_nvml_nobody_knows_how_long_cycles_last() -> None:
+    (check,) = [check for check in told(Pipeline(sm_clock_hz=None), ("cuda",)) if check.unit == "s"]
     assert check.verdict == "skipped"
     assert "NVML" in check.note
 
@@ -311,3 +315,4 @@ def test_on_a_gpu_there_is_nothing_to_say_of_resident_memory_and_numpy() -> None
     assert all(check.device == "cuda" for check in checks)
     assert not [check for check in checks if "resident" in check.name or "NumPy" in check.name]
     assert [check.verdict for check in checks if "allocator" in check.name] == ["pass"] * 2
+    assert [check.verdict for check in checks] == ["pass"] * 9
