@@ -70,7 +70,11 @@ class Real:
 def section_of(store: Store) -> Section:
     """The section, with whatever has been measured of it."""
     simulated = [entry for key, entry in store.items() if key.startswith("simulated/")]
-    trials = [entry for entry in simulated if entry["rule"] == "twice"]
+    order = store.settings["simulated"]["situations"]
+    trials = sorted(
+        (entry for entry in simulated if entry["rule"] == "twice"),
+        key=lambda entry: (-entry["processes"], order.index(entry["situation"])),
+    )
     real = _real([entry for key, entry in store.items() if key.startswith("real/")])
     parts = [
         *_introduction(store),
@@ -265,8 +269,9 @@ def _simulated(store: Store, trials: Sequence[Entry]) -> Iterator[str]:
         yield paragraph(
             "**What one process cannot know.** Its interval is that of *its* median, while it ran. Of the "
             f"processes that others will start it says little: it contains their median in {min(beyond):.0%} "
-            f"to {max(beyond):.0%} of these blocks, since layouts differ by more than samples do. Where that "
-            "matters, on a GPU too, ask for more (`measure.processes: 5`)."
+            f"to {max(beyond):.0%} of these blocks, whose processes differ by more than samples do. They are "
+            "made to differ as those on a CPU do; where they do so on a GPU, ask for more there, too "
+            "(`measure.processes: 5`)."
         )
 
 
