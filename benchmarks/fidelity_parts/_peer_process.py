@@ -118,9 +118,9 @@ def prepared(request: Mapping[str, Any], modes: ExitStack) -> dict[str, Kernel]:
     from attnbench.workload import Workload
 
     registry, pool = Registry.discover(), InputPool()
-    workload = Workload.from_json(request["workload"])
     kernels = {}
-    for name, (implementation, options) in request["kernels"].items():
+    for name, (shown, implementation, options) in request["kernels"].items():
+        workload = Workload.from_json(shown)
         case = load_case(registry.get(implementation), options, workload, "cpu", request["seed"], pool)
         modes.enter_context(case.grad_mode())
         call = case.prepare_call()
@@ -139,15 +139,44 @@ def _fastest_s(call: Callable[[], Any]) -> float:
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What the peer asked for has `Measured` of the kernels, and how long that took."""
+    """What the peer asked for has `Measured` of the kernels, and how long that took.
+
+    `seconds` is how long each kernel is timed, or several durations, ascending: then each is timed again with
+    the next one until its interval is as narrow as `precision`, or there is none left.
+    """
     import torch
 
     torch.set_num_threads(request["threads"])
     with ExitStack() as modes:
-        kernels = prepared(request, modes)
+        kernels: Kernels = prepared(request, modes)
         began = perf_counter()
-        measured = PEERS[request["peer"]](kernels, request["seconds"], request["threads"])
+        measured: Measured = {}
+        for seconds in request["seconds"]:
+            measured |= PEERS[request["peer"]](kernels, seconds, request["threads"])
+            kernels = {
+                name: kernel
+                for name, kernel in kernels.items()
+                if first_precise(measured[name]["per_call_s"], request["precision"]) is None
+            }
+            if not kernels:
+                break
         return {"kernels": measured, "wall_s": perf_counter() - began}
+
+
+def first_precise(values: Sequence[float], precision: float) -> int | None:
+    """After how many values the 95% interval of their median is as narrow as `precision` of it, or None.
+
+    It is looked for after 6 values, and then each time that there are 2% more.
+    """
+    from attnbench import stats
+
+    count = stats.FEWEST_FOR_INTERVAL
+    while count <= len(values):
+        interval = stats.median_interval(values[:count])
+        if interval is not None and interval.high - interval.low <= precision * stats.median(values[:count]):
+            return count
+        count = max(count + 1, ceil(1.02 * count))
+    return None
 
 
 def main(arguments: Sequence[str]) -> None:

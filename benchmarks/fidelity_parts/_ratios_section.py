@@ -25,6 +25,9 @@ TOOLS: Mapping[str, str] = {"attnbench": "attnbench", **PEERS}
 
 LOADS = ("idle", "loaded")
 
+#: In the place of a shape: all of them.
+TOGETHER = "together"
+
 #: Fewer repetitions say nothing of a spread.
 FEWEST = 5
 
@@ -45,7 +48,9 @@ class Ratios:
     def __init__(self, store: Store) -> None:
         self.settings = store.settings
         self._entries: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
-        for entry in store.values():
+        for key, entry in store.items():
+            if key.startswith("beside/"):
+                continue  # what is not a repetition
             self._entries.setdefault((entry["shape"], entry["load"], entry["tool"]), []).append(entry)
         self.shapes = [
             shape
@@ -54,7 +59,10 @@ class Ratios:
         ]
 
     def of(self, shape: str, load: str, tool: str, column: str = "ratio") -> list[float]:
-        """One figure of each repetition."""
+        """One figure of each repetition; `TOGETHER`, of all shapes, each relative to its shape's median."""
+        if shape == TOGETHER:
+            columns = [self.of(each, load, tool, column) for each in self.shapes]
+            return [value / median(values) for values in columns for value in values]
         return [entry[column] for entry in self._entries.get((shape, load, tool), [])]
 
     def verdict(self, shape: str, load: str) -> Verdict:
@@ -74,7 +82,7 @@ def section(store: Store) -> Section:
 
 def _aims(data: Ratios) -> tuple[Aim, ...]:
     aims = []
-    for shape in data.shapes:
+    for shape in (*data.shapes, TOGETHER):
         found = data.verdict(shape, "loaded")
         aims.append(
             Aim(
@@ -122,7 +130,7 @@ def _markdown(data: Ratios, store: Store) -> str:
 
 def _table(data: Ratios) -> str:
     rows = []
-    for shape in data.shapes:
+    for shape in (*data.shapes, TOGETHER):
         for load in LOADS:
             cells = []
             for tool in TOOLS:
@@ -145,6 +153,7 @@ def _conclusion(data: Ratios) -> str:
         return paragraph(f"The aim is met at each of the {len(met)} shapes.")
     named = ", ".join(f"*{shape}*" for shape in missed)
     text = [f"The aim is met at {', '.join(met)}, and missed at {named}." if met else "The aim is missed."]
+    text.append(f"Of all shapes together the share is {data.verdict(TOGETHER, 'loaded').share:.2f}.")
     for shape in missed:
         loaded, idle = (central_80(data.of(shape, load, "attnbench")) for load in ("loaded", "idle"))
         calls = [median(data.of(shape, "loaded", tool, "calls")) for tool in TOOLS]

@@ -10,7 +10,7 @@ from attnbench import stats
 
 __all__ = ["central_80", "spread_interval", "spread_ratio"]
 
-RESAMPLES = 2000
+RESAMPLES = 1000
 
 
 def central_80(values: Sequence[float]) -> float:
