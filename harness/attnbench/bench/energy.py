@@ -1,8 +1,10 @@
 """What one call takes by the GPU's own meter.
 
 The counter of a board's energy moves every 20 to 100 ms, far too seldom for a sample. So the calls are made
-for long enough, from one tick of the counter to another, and the joules between divided by the calls
-between. They are those of the whole board, its idle power and whatever else runs on it included.
+for long enough, one after another as the host comes to launch them, from one tick of the counter to
+another, and the joules between divided by the calls between. They are those of the whole board, its idle
+power and whatever else runs on it included, and that of its waiting for launches where those take longer
+than the calls.
 """
 
 from __future__ import annotations
