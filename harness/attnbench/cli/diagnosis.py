@@ -75,16 +75,23 @@ class Steps:
 # Findings
 
 
-def print_findings(title: str, findings: Sequence[Finding]) -> None:
-    """Warnings first, each with its effect and its remedy; then what is fine, and what is not known."""
+def print_findings(machine: str, findings: Sequence[Finding]) -> None:
+    """The machine's, then each GPU's: warnings first, then what is fine, and what is not known."""
+    shown = _console()
+    for device in dict.fromkeys(finding.device for finding in findings):
+        _print_title(shown, f"Machine {clean(machine)}" if device == "cpu" else clean(device))
+        group = [finding for finding in findings if finding.device == device]
+        for finding in group:
+            if finding.level == "warning":
+                _print_warning(shown, finding)
+        _print_others(shown, group)
+
+
+def _print_others(shown: Console, findings: Sequence[Finding]) -> None:
+    """A row each."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = _console()
-    _print_title(shown, title)
-    for finding in findings:
-        if finding.level == "warning":
-            _print_warning(shown, finding)
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
@@ -115,11 +122,18 @@ def _print_warning(shown: Console, finding: Finding) -> None:
     grid.add_row(Text("found", style="dim"), Text(clean(finding.text)))
     grid.add_row(Text("effect", style="dim"), Text(clean(finding.effect or "")))
     shown.print(Padding(grid, (0, 0, 0, 5)))
-    command, _, note = (finding.remedy or "").partition("   ")
-    line = Text.assemble(" " * 5, ("remedy", "dim"), " ", (clean(command), "cyan"))
-    shown.print(line, soft_wrap=True)
-    if note:
-        shown.print(Padding(Text(clean(note), style="dim"), (0, 0, 0, 12)))
+    command, remedy = finding.command, finding.remedy or ""
+    if command is not None:
+        line = Text.assemble(" " * 5, ("remedy", "dim"), " ", (clean(command), "cyan"))
+        shown.print(line, soft_wrap=True)
+        remedy = remedy.partition("\n")[2]
+    if remedy:
+        label = "" if command else "remedy"
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=6)
+        grid.add_column()
+        grid.add_row(Text(label, style="dim"), Text(clean(remedy), style="dim" if command else ""))
+        shown.print(Padding(grid, (0, 0, 0, 5)))
     shown.print()
 
 

@@ -42,7 +42,7 @@ START_S, SELF_TEST_S, CEILINGS_S = 2.0, 12.0, 15.0
 @json_option
 @click.pass_context
 def doctor(context: click.Context, devices: tuple[str, ...], refresh: bool, as_json: bool) -> None:
-    """Examine this machine, in three parts, under a minute in all.
+    """Examine this machine, in three parts: under a minute with the CPU and one GPU.
 
     Findings: what makes it unfit to measure on (noise, load, clocks, settings), what that does to the
     numbers, and the command that mends it. The self-test: kernels whose duration, memory and error are known
@@ -106,7 +106,7 @@ def _examine(
             readings = machine.examine(source, diagnosis.devices)
         diagnosis.findings = conclude(readings)
         if not quiet:
-            show.print_findings(f"Machine {diagnosis.environment['machine']}", diagnosis.findings)
+            show.print_findings(diagnosis.environment["machine"], diagnosis.findings)
         with steps.step("self-test", SELF_TEST_S * len(diagnosis.devices)) as step:
             diagnosis.self_test = selftest.run(diagnosis.devices, progressed=step.share)
         if not quiet:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["Finding", "Level", "ok", "unknown", "warning"]
+__all__ = ["PROGRAMS", "Finding", "Level", "ok", "unknown", "warning"]
+
+#: What a remedy that is a command begins with; others are words.
+PROGRAMS = frozenset({"attnbench", "echo", "kill", "nvidia-smi", "sudo", "taskset", "unset"})
 
 Level = Literal["ok", "warning", "unknown"]
 
@@ -14,8 +17,9 @@ Level = Literal["ok", "warning", "unknown"]
 class Finding:
     """`text` says what was found, with figures; `effect` what it does to the numbers; `remedy` what mends it.
 
-    `remedy` begins with the command, where there is one. A warning has both effect and remedy, if only to
-    say that nothing can be done here. `device` is `cpu` for what concerns the machine, else a GPU's name.
+    The first line of `remedy` is the command, where there is one; what stands below it is a note. A warning
+    has both effect and remedy, if only to say that nothing can be done here. `device` is `cpu` for what
+    concerns the machine, else a GPU's name.
     """
 
     check: str
@@ -25,9 +29,15 @@ class Finding:
     remedy: str | None = None
     device: str = "cpu"
 
+    @property
+    def command(self) -> str | None:
+        """The command that mends it; None where it takes more, or less, than a command."""
+        first = (self.remedy or "").split("\n", 1)[0]
+        return first if first.split(" ", 1)[0] in PROGRAMS else None
+
     def to_json(self) -> dict[str, Any]:
-        """The finding as a mapping of its fields."""
-        return asdict(self)
+        """The finding as a mapping of its fields, and its command."""
+        return {**asdict(self), "command": self.command}
 
 
 def ok(check: str, text: str, *, effect: str | None = None, device: str = "cpu") -> Finding:

@@ -189,7 +189,7 @@ def test_the_document(stage: Stage) -> None:
     assert document["devices"] == ["cpu", "cuda:0"]
     assert document["exit_code"] == 1
     assert document["environment"]["machine"]
-    assert {"check", "level", "text", "effect", "remedy", "device"} == set(document["findings"][0])
+    assert {"check", "level", "text", "effect", "remedy", "command", "device"} == set(document["findings"][0])
     assert document["self_test"][-1]["verdict"] == "fail"
     assert Ceilings.from_json(document["ceilings"]["cuda:0"]) == measured("cuda:0")
     assert document["ceilings_remembered"] == []

@@ -92,7 +92,7 @@ def _heat(gpu: GpuReading) -> Finding:
         "GPU heat",
         text,
         effect="rounds under a thermal or hardware slow-down are discarded: fewer samples are left, or none",
-        remedy=f"nvidia-smi -i {_name(gpu)} -q -d TEMPERATURE,PERFORMANCE   (let it cool; see to its air "
+        remedy=f"nvidia-smi -i {_name(gpu)} -q -d TEMPERATURE,PERFORMANCE\n(let it cool; see to its air "
         "and its power cables)",
         device=gpu.device,
     )
@@ -111,7 +111,7 @@ def _others(gpu: GpuReading) -> Finding:
         "GPU load",
         f"others compute on it: {named}",
         effect="their kernels run between ours, and their memory is missing: times jump, large cases are oom",
-        remedy=f"nvidia-smi -i {_name(gpu)}   (names them; wait for them, or measure elsewhere: --device)",
+        remedy=f"nvidia-smi -i {_name(gpu)}\n(names them; wait for them, or measure elsewhere: --device)",
         device=gpu.device,
     )
 
@@ -151,7 +151,7 @@ def _mig(gpu: GpuReading) -> Finding:
         "GPU MIG",
         "on: this is a part of a GPU",
         effect="its clock and memory are shared with the other parts; power and energy are not known",
-        remedy=f"sudo nvidia-smi -i {_name(gpu)} -mig 0   (when nobody uses it; gives the whole GPU back)",
+        remedy=f"sudo nvidia-smi -i {_name(gpu)} -mig 0\n(when nobody uses it; gives the whole GPU back)",
         device=gpu.device,
     )
 

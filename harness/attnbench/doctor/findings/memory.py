@@ -36,7 +36,7 @@ def room(found: Readings) -> Finding:
     return warning(
         "memory",
         text,
-        effect="larger cases end as oom, and what should be kept of files and pages is not",
+        effect="larger cases end as oom",
         remedy="end what takes memory (`top -o %MEM`), or raise the container's --memory",
     )
 
@@ -53,7 +53,7 @@ def swap(found: Readings) -> Finding:
         "swap",
         f"{format_bytes(used)} in use, {counted(pages or 0, 'page')} moved in a second",
         effect="a page that was swapped out costs more than most kernels: times jump",
-        remedy="sudo swapoff -a   (or end what takes memory, and --set limits.memory_fraction=0.5)",
+        remedy="sudo swapoff -a\n(or end what takes memory, and --set limits.memory_fraction=0.5)",
     )
 
 
@@ -73,7 +73,7 @@ def huge_pages(found: Readings) -> Finding:
         text,
         effect="a page fault may wait until memory is compacted: first calls jump; peak_rss_bytes counts up "
         "to 2 MiB more for each tensor",
-        remedy=f"{command}   (on the host: this is a container)" if found.processor.container else command,
+        remedy=f"{command}\n(on the host: this is a container)" if found.processor.container else command,
     )
 
 
@@ -101,5 +101,5 @@ def malloc(found: Readings) -> Finding:
         "comparable with other machines'",
         remedy="use a Python built for glibc (an image such as python:3.12-slim instead of -alpine)"
         if musl
-        else "unset LD_PRELOAD   (and whatever else loads another allocator)",
+        else "unset LD_PRELOAD GLIBC_TUNABLES\n(and whatever else loads or steers an allocator)",
     )

@@ -48,7 +48,7 @@ def boost(found: Readings) -> Finding:
     if not found.processor.boost:
         return ok("boost", "off: the clock does not depend on heat and on how many cores are busy")
     switch = found.processor.boost_switch
-    off = f"; {_on_host(found, switch)} turns it off" if switch else ""
+    off = f"; {switch} turns it off" if switch else ""
     return ok(
         "boost",
         "on",
@@ -73,7 +73,7 @@ def smt(found: Readings) -> Finding:
         f"{counted(threads, 'CPU')} on {counted(len(one_each), 'core')}",
         effect="with threads: all, threads share cores: times vary more, and matrix kernels are rarely "
         "faster than with one thread a core",
-        remedy=f"taskset -c {ranges(one_each)} attnbench sweep …   (a CPU of each core)",
+        remedy=f"taskset -c {ranges(one_each)} attnbench sweep …\n(a CPU of each core)",
     )
 
 
@@ -93,7 +93,7 @@ def cpu_quota(found: Readings) -> Finding:
         f"{text}, and {len(usable)} may be used",
         effect="kernels on all threads use the quota up, then stand still until the next period, for up to "
         "0.1 s: times jump",
-        remedy=f"attnbench sweep … --set measure.threads={threads}   (or start the container with "
+        remedy=f"attnbench sweep … --set measure.threads={threads}\n(or start the container with "
         f"--cpuset-cpus instead of --cpus)",
     )
 
@@ -126,7 +126,7 @@ def numa(found: Readings) -> Finding:
         + ", ".join(f"{node} ({ranges(cpus)})" for node, cpus in nodes.items()),
         effect="a tensor lies where it was first written: each process draws another placement, and times "
         "of large tensors differ between processes",
-        remedy=f"taskset -c {ranges(largest)} attnbench sweep …   (one node; memory follows)",
+        remedy=f"taskset -c {ranges(largest)} attnbench sweep …\n(one node; memory follows)",
     )
 
 
@@ -154,7 +154,8 @@ def heat(found: Readings) -> Finding:
     if processor.temperature_c is not None:
         said.append(f"{processor.temperature_c:.0f} °C")
     if processor.heat_events is not None:
-        said.append(f"slowed down {counted(processor.heat_events, 'time')} since the system started")
+        often = counted(processor.heat_events, "time") if processor.heat_events else "never"
+        said.append(f"slowed down {often} since the system started")
     if slowed:
         said.append(f"{counted(slowed, 'time')} in this very second")
     text = ", ".join(said)
@@ -166,7 +167,7 @@ def heat(found: Readings) -> Finding:
         effect="the clock falls while we measure: later cases look slower; interleaved rounds keep ratios "
         "right, times are wrong",
         remedy="let it cool down and see to its fans; a lower, steady clock: "
-        + _on_host(found, processor.boost_switch or "sudo cpupower frequency-set -u 2GHz"),
+        f"{processor.boost_switch or 'sudo cpupower frequency-set -u 2GHz'}",
     )
 
 
@@ -186,4 +187,4 @@ def battery(found: Readings) -> Finding | None:
 
 def _on_host(found: Readings, command: str) -> str:
     """The command, with where to run it if not here."""
-    return f"{command}   (on the host: this is a container)" if found.processor.container else command
+    return f"{command}\n(on the host: this is a container)" if found.processor.container else command

@@ -30,7 +30,7 @@ def thread_variables(found: Readings) -> Finding:
         "thread variables",
         told,
         effect="they are not heeded: figures are for measure.threads, which is all CPUs by default",
-        remedy=f"attnbench sweep … --set measure.threads={numbers[0]}   (or unset {' '.join(sizes)})"
+        remedy=f"attnbench sweep … --set measure.threads={numbers[0]}\n(or unset {' '.join(sizes)})"
         if numbers
         else f"unset {' '.join(sizes)}",
     )

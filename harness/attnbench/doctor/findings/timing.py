@@ -27,8 +27,9 @@ STOLEN_LIMIT = 0.005
 #: A tenth of a CPU: a kernel on all threads waits for the thread that shares its CPU.
 OTHERS_LIMIT = 0.1
 
-#: Clocks that give way when all cores are busy cost up to some 15%; more is shared by siblings or by guests.
-TOGETHER_LIMIT = 0.8
+#: Clocks that give way when all cores are busy cost up to some 25%; siblings that share a core cost 35% and
+#: more of each.
+TOGETHER_LIMIT = 0.7
 
 #: What is the best of many repetitions bears some noise; beyond this share it would still be too low.
 DISTURBED_LIMIT = 0.1
@@ -173,13 +174,13 @@ def other_load(found: Readings) -> Finding:
         return ok("other load", text)
     busy = [each for each in others.busiest if each.cpus > OTHERS_LIMIT / 2]
     named = ", ".join(f"{each.name} (pid {each.pid}) {percent(each.cpus)}" for each in busy)
+    pids = " ".join(str(each.pid) for each in busy)
     return warning(
         "other load",
         f"{text}: {named} of a CPU" if named else f"{text}; nothing that is seen from here",
         effect="they take CPUs, caches and memory bandwidth from what is measured: times are longer and "
         "intervals wider",
-        remedy=f"kill -STOP {' '.join(str(each.pid) for each in busy)}   "
-        f"(freezes; afterwards kill -CONT, the same)"
+        remedy=f"kill -STOP {pids}\n(freezes; afterwards: kill -CONT {pids})"
         if busy
         else "none from here: it runs outside of this container, or for a moment only; try again later",
     )
@@ -219,8 +220,8 @@ def _rate(spin: Spin | None) -> float | None:
 
 
 def _quieter(found: Readings) -> str:
-    if any(each.cpus > OTHERS_LIMIT / 2 for each in found.others.busiest):
-        return "freeze or end what else runs (see other load)"
+    if other_load(found).level == "warning":
+        return "freeze or end what else runs: see other load"
     if found.processor.hypervisor:
         return "none from within a virtual machine: measure on one with CPUs of its own, or at another time"
     return "end what else runs: `top -o %CPU` names it, interrupts are in /proc/interrupts"

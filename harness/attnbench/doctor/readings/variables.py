@@ -16,6 +16,7 @@ INHERITED: Mapping[str, str] = {
     "CUBLAS_WORKSPACE_CONFIG": "cuBLAS has another workspace, and other kernels to choose from",
     "CUDA_LAUNCH_BLOCKING": "every CUDA launch waits for its kernel: launches cannot overlap",
     "DNNL_MAX_CPU_ISA": "oneDNN's kernels use another instruction set than the processor has",
+    "GLIBC_TUNABLES": "malloc may behave otherwise than measure.malloc says",
     "GOMP_CPU_AFFINITY": "OpenMP's threads are pinned, NumPy's are not: they may share CPUs",
     "KMP_AFFINITY": "OpenMP's threads are pinned, NumPy's are not: they may share CPUs",
     "MKL_CBWR": "MKL computes reproducibly, on slower paths",
