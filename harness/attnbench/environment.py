@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from attnbench.nvml import Gpu
 from attnbench.protocol import HelloReply
 
 __all__ = [
@@ -51,6 +52,7 @@ FIELDS: Mapping[str, str] = {
     "python": "version of the interpreter that measures",
     "libraries": "versions of the libraries in the measuring processes",
     "devices": "devices by kind, as they name themselves, with UUIDs where they have them",
+    "gpus": "what the driver says of each NVIDIA GPU: versions, clocks, power limit, persistence, ECC, MIG",
     "threads": "threads that each kernel may use",
     "malloc": "the allocator's policy in the measuring processes: pinned or default",
     "bench_environment": "environment variables set for the measuring processes",
@@ -108,6 +110,7 @@ def fingerprint(
         "devices": {kind: [dict(each) for each in found] for kind, found in hello["devices"].items()}
         if hello
         else {},
+        "gpus": (_probe(lambda: gpus(hello)) or []) if hello else [],
         "threads": threads,
         "malloc": malloc,
         "bench_environment": dict(bench_environment or {}),
@@ -130,6 +133,21 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, A
         for key in dict.fromkeys((*flat_a, *flat_b))
         if key not in VOLATILE and flat_a.get(key) != flat_b.get(key)
     ]
+
+
+def gpus(hello: HelloReply) -> list[dict[str, Any]]:
+    """What NVML says of the measuring processes' GPUs, found by their UUIDs, but who computes on them now.
+
+    Makes no CUDA context; a GPU that the driver tells nothing of is left out.
+    """
+    described = []
+    for device in hello["devices"].get("cuda", []):
+        found = Gpu.open(device["uuid"]) if device.get("uuid") else None
+        if found is not None:
+            with found:
+                described.append({"device": device.get("device"), **found.describe()})
+            del described[-1]["processes"]
+    return described
 
 
 def machine_label(cpu: str | None, cores: int | None) -> str:

@@ -6,6 +6,7 @@ import platform
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from attnbench.environment import (
     machine_label,
 )
 from attnbench.protocol import HelloReply
+from fake_nvml import FakeGpu, FakeNvml, process
 
 HELLO: HelloReply = {
     "protocol_version": 1,
@@ -65,6 +67,23 @@ def test_without_a_zygote_it_is_this_interpreters() -> None:
     assert list(found) == list(FIELDS)
     assert found["python"] == platform.python_version()
     assert (found["libraries"], found["devices"], found["threads"]) == ({}, {}, None)
+
+
+def test_gpus_are_described_by_their_driver_in_the_order_of_the_devices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = [FakeGpu("GPU-0", name="NVIDIA A100"), FakeGpu("GPU-1", processes=[process(7, 1)])]
+    nvml = FakeNvml(*known).install(monkeypatch)
+    cuda = [{"device": f"cuda:{i}", "uuid": uuid} for i, uuid in enumerate(["GPU-1", "GPU-none", None])]
+    hello: Any = {**HELLO, "devices": {"cpu": [], "cuda": cuda}}
+    (gpu,) = fingerprint(hello)["gpus"]
+    assert (gpu["device"], gpu["uuid"], gpu["driver"]) == ("cuda:0", "GPU-1", "570.86.15")
+    assert (gpu["power_limit_w"], gpu["persistence"], gpu["ecc"]) == (700, True, True)
+    assert "processes" not in gpu, "who else is there now explains no difference between runs"
+    assert nvml.users == 0
+    assert fingerprint()["gpus"] == []
+    set_lower = [{**gpu, "power_limit_w": 500}]
+    assert differences({"gpus": [gpu]}, {"gpus": set_lower}) == [("gpus.0.power_limit_w", 700, 500)]
 
 
 def test_the_machines_name_is_not_recorded() -> None:
