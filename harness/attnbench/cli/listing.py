@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["listing"]
 
 #: What only --json tells, for want of room.
-JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source", "compiles")
+JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source", "compiles", "uuid", "driver")
 
 #: The dtypes in which an implementation is asked whether it runs; some kernels know halves alone.
 ASKED_DTYPES = ("float32", "bfloat16", "float16")
@@ -88,6 +88,7 @@ def _scenarios() -> list[dict[str, Any]]:
 
 def _devices(source: BenchSource) -> list[dict[str, Any]]:
     from attnbench.bench.devices import HOW_TO_GET
+    from attnbench.nvml import driver_version
 
     rows: list[dict[str, Any]] = []
     for kind, found in source.hello["devices"].items():
@@ -97,12 +98,15 @@ def _devices(source: BenchSource) -> list[dict[str, Any]]:
                 "name": each.get("name"),
                 "status": "available",
                 "memory_bytes": each.get("memory_bytes"),
+                "uuid": each.get("uuid"),
+                "driver": driver_version() if kind == "cuda" else None,
             }
             for each in found
         ]
         if not found:
             how = HOW_TO_GET.get(kind, "was looked for and not found")
-            rows.append({"device": kind, "name": None, "status": f"missing: {how}", "memory_bytes": None})
+            absent = dict.fromkeys(("name", "memory_bytes", "uuid", "driver"))
+            rows.append({"device": kind, **absent, "status": f"missing: {how}"})
     return rows
 
 

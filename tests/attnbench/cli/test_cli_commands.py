@@ -19,6 +19,7 @@ from attnbench.ceilings import Ceilings, MatrixRate
 from attnbench.cli import main
 from attnbench.errors import PluginError, RunError, UsageError
 from attnbench.protocol import BenchFailed, BenchLost
+from fake_nvml import UUID, FakeGpu, FakeNvml
 from scripted import Script, ScriptedSource, failing, steady
 
 SCENARIO = """\
@@ -696,6 +697,22 @@ def test_list_devices_says_what_is_missing(stage: Stage) -> None:
         ("cpu", "available"),
         ("cuda", "missing"),
     ]
+
+
+def test_list_devices_names_a_gpus_driver_and_uuid(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeNvml(FakeGpu()).install(monkeypatch)
+    gpu = {"device": "cuda:0", "name": "NVIDIA H100", "memory_bytes": 80 << 30, "uuid": f"GPU-{UUID}"}
+    open_source: Callable[..., ScriptedSource] = stage.open
+
+    def with_gpu(**settings: Any) -> ScriptedSource:
+        source = open_source(**settings)
+        source.hello["devices"]["cuda"].append(gpu)
+        return source
+
+    driver.ZygoteSource = with_gpu  # type: ignore[assignment,misc]  # undone by the fixture's monkeypatch
+    cpu, cuda = json.loads(run("list", "devices", "--json").stdout)
+    assert cuda == {**gpu, "status": "available", "driver": "570.86.15"}
+    assert (cpu["uuid"], cpu["driver"]) == (None, None)
 
 
 def test_list_scenarios_needs_no_bench(stage: Stage) -> None:
