@@ -162,6 +162,14 @@ def test_a_fault_is_found_and_its_remedy_named(check: str, readings: Readings, r
     assert others == []
 
 
+def test_commands_are_told_from_words() -> None:
+    remedies = [found(readings, check) for check, readings, _ in FAULTS]
+    commands = [each.command for each in remedies if each.command]
+    assert all("\n" not in command and ": " not in command for command in commands)
+    words = [each.remedy or "" for each in remedies if each.command is None]
+    assert {text.split()[0] for text in words} == {"none", "end", "let", "plug", "use", "reinstall", "remove"}
+
+
 def test_a_guest_hears_of_stolen_time() -> None:
     guest = replace(SOUND.processor, hypervisor=True)
     assert found(replace(SOUND, processor=guest), "stolen time").level == "ok"

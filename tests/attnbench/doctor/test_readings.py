@@ -171,6 +171,23 @@ def test_others_are_watched_while_we_sleep(tmp_path: Path, monkeypatch: pytest.M
     assert found.swapped_pages == 5
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["/usr/bin/python3", "/home/me/train.py", "--token=secret"], "python3 train.py"),
+        (["python3", "-m", "http.server", "80"], "python3 -m http.server"),
+        (["python3", "-c", "import time"], None),
+        (["python3"], None),
+    ],
+)
+def test_scripts_are_named_without_their_arguments(
+    words: list[str], name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda process: words)
+    assert others._script(others.Process(os.getpid(), "python3", 1.0)) == name
+    assert others._script(others.Process(os.getpid(), "make", 1.0)) is None
+
+
 @linux
 def test_our_own_processes_are_not_others() -> None:
     assert os.getpid() not in {pid for pid, _ in others._processes()}

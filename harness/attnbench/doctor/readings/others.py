@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attnbench.doctor.readings.files import text, tried
@@ -60,7 +60,10 @@ def read_others(
     ]
     return Others(
         busy_cpus=None if before is None or after is None else max(0.0, (after - before) / elapsed),
-        busiest=tuple(sorted(busiest, key=lambda each: -each.cpus)[:NAMED]),
+        busiest=tuple(
+            replace(each, name=_script(each) or each.name)
+            for each in sorted(busiest, key=lambda each: -each.cpus)[:NAMED]
+        ),
         load_average=load,
         swapped_pages=None if pages is None or pages_after is None else pages_after - pages,
     )
@@ -85,6 +88,18 @@ def _processes() -> Mapping[tuple[int, str], float]:
         if process.pid not in left_out and name is not None and spent is not None:
             found[process.pid, name] = spent
     return found
+
+
+def _script(process: Process) -> str | None:
+    """`python train.py` of a process named `python`, further arguments left out; None of others."""
+    import psutil
+
+    words = tried(lambda: psutil.Process(process.pid).cmdline()) or []
+    if not process.name.startswith("python") or len(words) < 2:
+        return None
+    if words[1] == "-m":
+        return " ".join([process.name, *words[1:3]])
+    return None if words[1].startswith("-") else f"{process.name} {Path(words[1]).name}"
 
 
 def _swapped(root: Path) -> int:

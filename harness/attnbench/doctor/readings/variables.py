@@ -31,6 +31,7 @@ INHERITED: Mapping[str, str] = {
     "ONEDNN_DEFAULT_FPMATH_MODE": "oneDNN may compute float32 in a lower precision",
     "ONEDNN_MAX_CPU_ISA": "oneDNN's kernels use another instruction set than the processor has",
     "OPENBLAS_CORETYPE": "OpenBLAS uses the kernels of another processor",
+    "OPENBLAS_L2_SIZE": "OpenBLAS's blocks are made for another cache",
     "PYTHONMALLOC": "Python's own objects are allocated by other means, and more slowly",
     "PYTHONDEVMODE": "Python checks itself while it runs, which makes calls of small kernels slower",
     "PYTORCH_CUDA_ALLOC_CONF": "torch's CUDA allocator behaves otherwise, in time and in memory",
