@@ -64,12 +64,14 @@ def show(
     from attnbench import store, table
     from attnbench.cli import cells
     from attnbench.cli.output import print_json
+    from attnbench.report.conditions import conditions
     from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
 
     frame = _sorted(_chosen(table.load(run), implementations, statuses), sort)
     rows = cells.rows_of(frame)
-    found = findings(frame, precisions([store.read(run).header])) if rows else []
+    headers = [store.read(run).header]
+    found = [*conditions(headers), *findings(frame, precisions(headers))] if rows else []
     if as_json:
         print_json(
             {

@@ -252,12 +252,13 @@ def _conclude(run: Path, interrupted: bool, report_directory: Path | None, *, wi
     from attnbench import store, table
     from attnbench.cli import cells
     from attnbench.pairs import Pairs
+    from attnbench.report.conditions import conditions
     from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
 
     read = store.read(run)
     frame = table.from_runs([read])
-    found = findings(frame, precisions([read.header]), Pairs.of([read]))
+    found = [*conditions([read.header]), *findings(frame, precisions([read.header]), Pairs.of([read]))]
     page = None
     try:
         table.write_parquet(run)

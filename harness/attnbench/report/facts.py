@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnbench.ceilings import of_header
 from attnbench.plots.rows import Row, clean
 from attnbench.units import format_bytes, format_count
 
-__all__ = ["Fact", "Run", "environment", "precisions", "runs_of", "scenario_texts"]
+if TYPE_CHECKING:
+    from attnbench.scenario import Scenario
+
+__all__ = ["Fact", "Run", "environment", "precisions", "runs_of", "scenario_texts", "scenarios_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,19 +186,18 @@ def scenario_texts(headers: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]
     return list(found)
 
 
-def precisions(headers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The precision that each scenario asked for, by its name; without those that cannot be told.
+def scenarios_of(headers: Sequence[Mapping[str, Any]]) -> Iterator[Scenario]:
+    """Every scenario as it was measured, what the command line changed included.
 
-    Those are scenarios of an earlier version, and names under which two runs asked for different ones.
+    Those of an earlier version, which this one does not read, are left out.
     """
     from attnbench.errors import AttnbenchError
     from attnbench.scenario import parse
 
-    asked: dict[str, set[float]] = {}
     for header in headers:
         for each in header.get("scenarios") or ():
             try:
-                scenario = parse(
+                yield parse(
                     str(each.get("text") or ""),
                     str(each.get("path") or "scenario"),
                     sets=each.get("sets") or (),
@@ -204,5 +206,14 @@ def precisions(headers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
                 )
             except AttnbenchError:
                 continue
-            asked.setdefault(scenario.name, set()).add(float(scenario.measure.precision))
+
+
+def precisions(headers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The precision that each scenario asked for, by its name; without those that cannot be told.
+
+    Those are scenarios of an earlier version, and names under which two runs asked for different ones.
+    """
+    asked: dict[str, set[float]] = {}
+    for scenario in scenarios_of(headers):
+        asked.setdefault(scenario.name, set()).add(float(scenario.measure.precision))
     return {name: next(iter(found)) for name, found in asked.items() if len(found) == 1}

@@ -108,13 +108,14 @@ def _fill(
     folder: Path, frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], pairs: Pairs | None
 ) -> None:
     from attnbench.plots import figures, png, svg
+    from attnbench.report.conditions import conditions
     from attnbench.report.facts import precisions
     from attnbench.report.findings import findings
     from attnbench.report.html import page
     from attnbench.report.markdown import summary
 
     drawings = [(plot, svg(plot)) for plot in figures(frame)]
-    found = findings(frame, precisions(headers), pairs)
+    found = [*conditions(headers), *findings(frame, precisions(headers), pairs)]
     (folder / "figures").mkdir()
     for plot, document in drawings:
         (folder / "figures" / f"{plot.id}.svg").write_text(document, encoding="utf-8")
