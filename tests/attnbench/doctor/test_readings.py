@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
+from attnbench.doctor.findings.gpu import gpu_findings
 from attnbench.doctor.machine import examine
 from attnbench.doctor.readings import BenchReading, GpuReading, noise, others
 from attnbench.doctor.readings.bench import read_bench
@@ -24,8 +25,9 @@ from attnbench.doctor.readings.processor import read_processor, usable_cpus
 from attnbench.doctor.readings.stat import busy_s, stolen_s
 from attnbench.doctor.readings.variables import read_variables
 from attnbench.doctor.spin import spin
-from attnbench.nvml import Gpu, GpuState
+from attnbench.nvml import Gpu
 from attnbench.protocol import BenchLost
+from fake_nvml import UUID, FakeGpu, FakeNvml, process
 from scripted import Script, ScriptedBench, ScriptedSource
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -265,57 +267,35 @@ def test_variables_that_do_not_reach_benches_and_those_that_do() -> None:
     assert found.kept == {"OMP_PROC_BIND": "true"}
 
 
-class FakeGpu:
-    """What `nvml.Gpu` answers of a GPU that is too hot; `broken` raises instead."""
-
-    def __init__(self, *, broken: bool = False) -> None:
-        self.broken = broken
-        self.closed = False
-
-    def state(self) -> GpuState:
-        return GpuState(1200e6, 91.0, 300.0, ("sw_thermal_slowdown", "power_cap"))
-
-    def describe(self) -> dict[str, Any]:
-        if self.broken:
-            raise RuntimeError("NVML is lost")
-        return {
-            "name": "NVIDIA H100",
-            "uuid": "GPU-1",
-            "driver": "570.86.15",
-            "sm_clock_max_hz": 1980e6,
-            "power_limit_w": 700.0,
-            "persistence": True,
-            "processes": [{"pid": 12, "memory_bytes": None}],
-        }
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_a_gpu_is_read_by_its_uuid() -> None:
-    gpu = FakeGpu()
-    asked: list[tuple[str | None, int]] = []
-
-    def open_gpu(uuid: str | None, index: int) -> Gpu:
-        asked.append((uuid, index))
-        return cast(Gpu, gpu)
-
-    found = read_gpu({"device": "cuda:1", "name": "H100", "uuid": "GPU-1"}, open_gpu)
-    assert asked == [("GPU-1", 1)]
-    assert gpu.closed
+def test_a_gpu_is_read_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    hot = FakeGpu(temperature_c=91, reasons=0x20 | 0x04, processes=[process(12, None)])
+    fake = FakeNvml(FakeGpu("GPU-other"), hot).install(monkeypatch)
+    found = read_gpu({"device": "cuda:0", "name": "H100", "uuid": UUID})
+    assert fake.users == 0
     assert found.seen
-    assert (found.device, found.uuid, found.max_clock_hz) == ("cuda:1", "GPU-1", 1980e6)
+    assert (found.device, found.uuid, found.driver) == ("cuda:0", f"GPU-{UUID}", "570.86.15")
+    assert (found.clock_hz, found.max_clock_hz, found.set_clock_hz) == (1755e6, 1980e6, 1500e6)
+    assert (found.power_limit_w, found.default_power_limit_w, found.temperature_c) == (700, 700, 91)
+    assert (found.persistence, found.ecc, found.mig) == (True, True, False)
     assert found.slowed_by == ("sw_thermal_slowdown",)
     assert found.processes == (GpuProcess(12, None),)
-    assert found.ecc is None
+    warned = {each.check for each in gpu_findings(found) if each.level == "warning"}
+    assert warned == {"GPU clock", "GPU heat", "GPU load"}
 
 
-def test_a_gpu_that_nvml_does_not_know_or_loses_is_not_seen() -> None:
-    device = {"device": "cuda:0", "name": "H100"}
-    assert read_gpu(device, lambda uuid, index: None) == GpuReading(name="H100")
-    broken = FakeGpu(broken=True)
-    assert read_gpu(device, lambda uuid, index: cast(Gpu, broken)) == GpuReading(name="H100")
-    assert broken.closed
+def test_a_gpu_that_nvml_does_not_know_or_loses_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = {"device": "cuda:0", "name": "H100", "uuid": UUID}
+    unseen = GpuReading(name="H100", uuid=UUID)
+    FakeNvml(FakeGpu("GPU-other")).install(monkeypatch)
+    assert read_gpu(device) == unseen
+
+    def lost(gpu: Gpu) -> dict[str, Any]:
+        raise RuntimeError("NVML is lost")
+
+    fake = FakeNvml(FakeGpu()).install(monkeypatch)
+    monkeypatch.setattr(Gpu, "describe", lost)
+    assert read_gpu(device) == unseen
+    assert fake.users == 0
 
 
 class Describing(ScriptedBench):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +49,12 @@ class GpuReading:
     processes: tuple[GpuProcess, ...] | None = None
 
 
-def read_gpu(
-    device: Mapping[str, Any], open_gpu: Callable[[str | None, int], Gpu | None] = Gpu.open
-) -> GpuReading:
+def read_gpu(device: Mapping[str, Any]) -> GpuReading:
     """What NVML says of a device that a zygote's hello lists."""
     named = str(device.get("device", "cuda:0"))
     blind = GpuReading(device=named, name=device.get("name"), uuid=device.get("uuid"))
     number = named.partition(":")[2]
-    gpu = tried(lambda: open_gpu(device.get("uuid"), int(number) if number.isdigit() else 0))
+    gpu = tried(lambda: Gpu.open(device.get("uuid"), int(number) if number.isdigit() else 0))
     if gpu is None:
         return blind
     try:
