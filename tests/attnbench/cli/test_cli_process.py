@@ -47,6 +47,19 @@ def test_a_real_sweep_with_its_report(tmp_path: Path) -> None:
     assert (tmp_path / document["run"] / "table.parquet").exists()
 
 
+def test_a_cold_sweep_times_single_calls_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SCENARIO.replace("[16, 32, 64, 96]", "64"))
+    done = attnbench("sweep", "small.yaml", "--set", "measure.cache=cold", "--name", "cold", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = store.read(tmp_path / "results" / "cold").records
+    assert {record.framework for record in records} == {"torch", "numpy"}
+    for record in records:
+        assert (record.status, record.cache) == ("ok", "cold")
+        assert {process.calls for process in record.processes} == {1}
+    assert "Timed cold" in done.stdout
+    assert "Timed cold" in attnbench("show", "results/cold", cwd=tmp_path).stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_ends_everything_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "small.yaml").write_text(SCENARIO)
