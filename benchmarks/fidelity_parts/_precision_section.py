@@ -22,27 +22,30 @@ TOOLS: Mapping[str, str] = {"attnbench": "attnbench", **PEERS}
 #: Fewer repetitions say nothing of how far apart results lie.
 FEWEST = 3
 
-#: The 95% interval of a normal, in standard deviations from end to end.
-WIDTH_95 = 2 * 1.959964
+#: Half of the 95% interval of a normal, in standard deviations.
+HALF_95 = 1.959964
+
+#: What is known of a case: its own time, and how many times faster it is than the anchor.
+QUANTITIES: Mapping[str, str] = {"latency": "latency", "speedup": "speed-up"}
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One tool and case: seconds until it stopped (median), how often it reached its aim, and its results."""
+    """One tool, case and quantity: seconds until it stopped (median), how often by itself, its results."""
 
     wall_s: float
     reached: int
-    medians_s: tuple[float, ...]
+    values: tuple[float, ...]
 
     @property
     def variance(self) -> float:
         """Of the logarithms of the results."""
-        return variance(map(log, self.medians_s))
+        return variance(map(log, self.values))
 
     @property
     def achieved(self) -> float:
-        """How wide an interval must be to hold 95% of such results: its width as a share of them."""
-        return WIDTH_95 * sqrt(self.variance)
+        """±this, as a share, holds 95% of such results."""
+        return HALF_95 * sqrt(self.variance)
 
 
 class Precisions:
@@ -50,165 +53,192 @@ class Precisions:
 
     def __init__(self, store: Store) -> None:
         self.settings = store.settings
+        self.wanted: float = store.settings["precision"] / 2
         runs: dict[str, list[Mapping[str, Any]]] = {tool: [] for tool in TOOLS}
-        for entry in store.values():
-            runs[entry["tool"]].append(entry)
+        self.start_s: Mapping[str, float] = {}
+        for key, entry in store.items():
+            if key == "start":
+                self.start_s = dict(entry)
+            else:
+                runs[entry["tool"]].append(entry)
         self.repetitions = min(map(len, runs.values()))
-        shared = [set(run["cases"]) for of_tool in runs.values() for run in of_tool]
-        first = runs["attnbench"][0]["cases"] if runs["attnbench"] else {}
-        self.cases = [case for case in first if all(case in each for each in shared)]
-        self.start_s = {
-            tool: median(run["start_s"] for run in of_tool) for tool, of_tool in runs.items() if of_tool
+        everyones = [run["cases"] for each in runs.values() for run in each]
+        self._cases: dict[str, list[str]] = {
+            quantity: [
+                case
+                for case, found in (everyones[0] if everyones else {}).items()
+                if quantity in found and all(quantity in cases.get(case, {}) for cases in everyones)
+            ]
+            for quantity in QUANTITIES
         }
-        self._found: dict[tuple[str, str], Found] = {}
-        for tool, of_tool in runs.items():
-            for case in self.cases:
-                each = [run["cases"][case] for run in of_tool]
-                if each:
-                    self._found[tool, case] = Found(
-                        median(one["wall_s"] for one in each),
-                        sum(one["reached"] for one in each),
-                        tuple(one["median_s"] for one in each),
+        self._found: dict[tuple[str, str, str], Found] = {}
+        for tool, each in runs.items():
+            for quantity, cases in self._cases.items():
+                for case in cases:
+                    found = [run["cases"][case][quantity] for run in each]
+                    self._found[tool, quantity, case] = Found(
+                        median(one["wall_s"] for one in found),
+                        sum(one["reached"] for one in found),
+                        tuple(one["value"] for one in found),
                     )
 
-    def of(self, tool: str, case: str) -> Found:
+    def cases(self, quantity: str) -> list[str]:
+        """The ids of the cases of which all tools know `quantity`."""
+        return self._cases[quantity]
+
+    def of(self, tool: str, quantity: str, case: str) -> Found:
         """What `tool` found of `case`."""
-        return self._found[tool, case]
+        return self._found[tool, quantity, case]
 
-    def total_s(self, tool: str) -> float:
+    def all_of(self, tool: str, quantity: str) -> list[Found]:
+        """What `tool` found of each case."""
+        return [self.of(tool, quantity, case) for case in self.cases(quantity)]
+
+    def total_s(self, tool: str, quantity: str) -> float:
         """Seconds until it stopped, all cases together."""
-        return sum(self.of(tool, case).wall_s for case in self.cases)
+        return sum(found.wall_s for found in self.all_of(tool, quantity))
 
-    def achieved(self, tool: str) -> float:
+    def achieved(self, tool: str, quantity: str) -> float:
         """As `Found.achieved`, of all cases: from the mean of their variances."""
-        return WIDTH_95 * sqrt(fmean(self.of(tool, case).variance for case in self.cases))
+        return HALF_95 * sqrt(fmean(found.variance for found in self.all_of(tool, quantity)))
 
-    def repeats(self, tool: str) -> float:
-        """How many of its results must be averaged to lie as close together as the precision it stopped at.
+    def repeats(self, tool: str, quantity: str) -> float:
+        """How many of its results must be averaged for 95% of the averages to lie within what was asked for.
 
         As if they were independent: then the variance of a mean falls with their number.
         """
-        wanted: float = self.settings["precision"]
-        return max(1.0, (self.achieved(tool) / wanted) ** 2)
+        return max(1.0, (self.achieved(tool, quantity) / self.wanted) ** 2)
 
-    def holding_s(self, tool: str) -> float:
-        """Seconds until results lie as close together as was asked for, all cases together."""
-        return self.total_s(tool) * self.repeats(tool)
+    def holding_s(self, tool: str, quantity: str) -> float:
+        """Seconds until averages lie as close together as was asked for, all cases together."""
+        return self.total_s(tool, quantity) * self.repeats(tool, quantity)
 
 
 def section(store: Store) -> Section:
     """The section, with its figure once there are enough repetitions."""
     data = Precisions(store)
-    title = f"Wall time to {data.settings['precision']:.0%} precision"
+    title = f"Wall time to {data.wanted:.0%} precision"
     if data.repetitions < FEWEST:
         return Section(title, f"Too few repetitions yet: {FEWEST} are the least.\n")
     return Section(title, _markdown(data, store), {"precision": _figure(data)}, _aims(data))
 
 
+def _quickest(data: Precisions, quantity: str) -> str:
+    """The peer that takes least until its results hold."""
+    return min(PEERS, key=lambda peer: data.holding_s(peer, quantity))
+
+
 def _aims(data: Precisions) -> tuple[Aim, ...]:
-    quickest = min(PEERS, key=data.holding_s)
-    own_s, theirs_s = data.holding_s("attnbench"), data.holding_s(quickest)
-    return (
-        Aim(
-            f"wall time until results lie within {data.settings['precision']:.0%}: less than either peer's",
-            f"{own_s:.0f} s; {theirs_s:.0f} s with {TOOLS[quickest]}",
-            own_s < theirs_s,
-        ),
-    )
+    aims = []
+    for quantity, name in QUANTITIES.items():
+        peer = _quickest(data, quantity)
+        own_s, theirs_s = data.holding_s("attnbench", quantity), data.holding_s(peer, quantity)
+        aims.append(
+            Aim(
+                f"wall time until repeated results lie within ±{data.wanted:.0%}, {name}: less than a peer's",
+                f"{own_s:.0f} s; {theirs_s:.0f} s with {TOOLS[peer]}",
+                own_s < theirs_s,
+            )
+        )
+    return tuple(aims)
 
 
 def _markdown(data: Precisions, store: Store) -> str:
     chosen = data.settings
-    wanted = f"{chosen['precision']:.0%}"
-    cap_s = max(chosen["peer_seconds"])
+    wanted = f"±{data.wanted:.0%}"
     aim = paragraph(
         f"""**Aim**: less wall time than `torch.utils.benchmark` or pytest-benchmark takes until results are
-        known to {wanted}: the 95% interval of a case's median is, from end to end, as narrow as {wanted} of
-        it."""
+        known to {wanted}."""
     )
     measured = paragraph(
-        f"""**Measured**: the {len(data.cases)} cases of the scenario `{chosen["scenario"]}` whose workloads
-        take fewer than {chosen["fewer_flops"] / 1e9:g} GFLOP, on as many threads as it asks for,
-        {data.repetitions} times anew with each tool. Each stops a case as soon as its own interval is
-        narrow enough. For the peers, which give none, that is the interval between order statistics of all
-        that they timed of the case in a fresh process, for {cap_s:g} s at most. For attnbench it is the
-        interval that it reports, between processes, of up to {chosen["processes"]} of them; the wall time
-        of a block, with all that its processes cost, is shared by its cases. Starting interpreters is not
-        counted (a median of {data.start_s["torch_timer"]:.1f} s for Python and torch,
-        {data.start_s["attnbench"]:.1f} s for attnbench, once a run). {store.described()}"""
+        f"""**Measured**: the {len(data.cases("latency"))} cases of the scenario `{chosen["scenario"]}`
+        whose workloads take fewer than {chosen["fewer_flops"] / 1e9:g} GFLOP, on {chosen["threads"]}
+        thread, {data.repetitions} times anew with each tool, which stops at a case as soon as its own 95%
+        interval is within {wanted} of the value. For the peers, which give none, that is the interval
+        between order statistics of all that they timed of the case in a fresh process, for
+        {max(chosen["peer_seconds"]):g} s at most; a speed-up is the ratio of two such medians. For
+        attnbench it is the interval that it reports, between processes, of up to {chosen["processes"]} of
+        them; the wall time of a block, with all that its processes cost, is shared by its cases. Starting
+        interpreters is not counted ({data.start_s["torch_s"]:.1f} s for Python and torch;
+        {data.start_s["attnbench_s"]:.1f} s for attnbench, once a run). {store.described()}"""
     )
     holding = paragraph(
         f"""An interval from one process knows nothing of what differs from process to process: where memory
-        happens to lie, which core one runs on. So beside the time at which a tool says {wanted} stands what
-        that is worth: how wide an interval holds 95% of the results at which it stopped, measured by
-        repeating (of all cases together, from the mean of their variances). Whoever wants results that lie
-        within {wanted} has to average several of them, from fresh processes, and more the wider they
-        scatter: the last column is the time to stop times that number, (achieved ÷ {wanted})², if the
-        results were independent."""
+        happens to lie, which core one runs on, what the machine does meanwhile. So beside the time at which
+        a tool says {wanted} stands what that is worth: ±how much holds 95% of the results at which it
+        stopped, found by repeating (of all cases together, from the mean of their variances). Whoever wants
+        {wanted} that hold has to average several results of fresh processes, (achieved ÷ {wanted[1:]})² of
+        them if they are independent: the last column is the time to stop times that number."""
     )
     figure = (
         "![When each tool stops at each case, against how far apart its results then lie]"
         "(fidelity-precision.png)"
     )
     details = paragraph(
-        f"""Each case: seconds until the tool stops, and what was achieved; \\* where it did not say {wanted}
-        in every repetition, and was stopped by its cap."""
+        f"""Latency of each case: seconds until the tool stops, and what was achieved; \\* where it did not
+        say {wanted} in every repetition, and was stopped by its cap."""
     )
     parts = [aim, measured, holding, _totals(data), _conclusion(data), figure, details, _cases(data)]
     return "\n\n".join(parts)
 
 
 def _totals(data: Precisions) -> str:
+    wanted = f"±{data.wanted:.0%}"
     rows = []
-    for tool, name in TOOLS.items():
-        reached = sum(data.of(tool, case).reached for case in data.cases)
-        rows.append(
-            [
-                name,
-                f"{reached / (len(data.cases) * data.repetitions):.0%}",
-                f"{data.total_s(tool):.1f}",
-                f"{data.achieved(tool):.1%}",
-                f"{data.repeats(tool):.1f}",
-                f"{data.holding_s(tool):.0f}",
-            ]
-        )
-    wanted = f"{data.settings['precision']:.0%}"
+    for quantity, shown in QUANTITIES.items():
+        for tool, name in TOOLS.items():
+            all_of = data.all_of(tool, quantity)
+            reached = sum(found.reached for found in all_of)
+            rows.append(
+                [
+                    shown,
+                    name,
+                    f"{reached / (len(all_of) * data.repetitions):.0%}",
+                    f"{data.total_s(tool, quantity):.1f}",
+                    f"±{data.achieved(tool, quantity):.1%}",
+                    f"{data.repeats(tool, quantity):.1f}",
+                    f"{data.holding_s(tool, quantity):.0f}",
+                ]
+            )
     header = [
-        "tool",
-        f"says {wanted}",
-        "stops after, s",
-        "achieved",
-        "results to average",
-        f"s until within {wanted}",
+        *("", "tool", f"says {wanted}", "stops after, s"),
+        *("achieved", "results to average", f"s until {wanted} holds"),
     ]
-    return markdown_table(header, rows)
+    return markdown_table(header, rows, text_columns=2)
 
 
 def _conclusion(data: Precisions) -> str:
-    quickest = min(PEERS, key=data.holding_s)
-    soonest = min(PEERS, key=data.total_s)
-    share = data.holding_s("attnbench") / data.holding_s(quickest)
-    verdict = "The aim is met" if share < 1 else "The aim is missed"
-    wider = data.achieved(soonest) / data.achieved("attnbench")
-    longer = data.total_s("attnbench") / data.total_s(soonest)
-    text = f"""{verdict}: attnbench needs {share:.2f} of the wall time of {TOOLS[quickest]} until results lie
-        within {data.settings["precision"]:.0%}. To stop, it needs
-        {longer:.1f} times as long as {TOOLS[soonest]},
-        whose results at that point scatter {wider:.1f} times as widely."""
-    if share >= 1:
-        text += """ Starting and preparing a process costs attnbench more than it then samples, which pays
-        where what differs from process to process is large."""
-    return paragraph(text)
+    text = []
+    for quantity, name in QUANTITIES.items():
+        peer = _quickest(data, quantity)
+        share = data.holding_s("attnbench", quantity) / data.holding_s(peer, quantity)
+        longer = data.total_s("attnbench", quantity) / data.total_s(peer, quantity)
+        wider = data.achieved(peer, quantity) / data.achieved("attnbench", quantity)
+        text.append(
+            f"""The aim is {"met" if share < 1 else "missed"} for {name}: until ±{data.wanted:.0%} holds,
+            attnbench needs {share:.2f} of the wall time of {TOOLS[peer]}. It stops after {longer:.1f} times
+            as long, and the other's results then scatter {wider:.1f} times as widely."""
+        )
+    if any(
+        data.holding_s("attnbench", each) >= data.holding_s(_quickest(data, each), each)
+        for each in QUANTITIES
+    ):
+        text.append(
+            """Each of attnbench's processes is started and prepared anew, which takes longer than what it
+            then samples; that pays where processes differ, and not where what scatters is the machine's
+            slow drift, which a longer run averages no better."""
+        )
+    return paragraph(" ".join(text))
 
 
 def _cases(data: Precisions) -> str:
     rows = []
-    for case in data.cases:
+    for case in data.cases("latency"):
         cells = []
         for tool in TOOLS:
-            found = data.of(tool, case)
-            mark = "" if found.reached == len(found.medians_s) else "\\*"
-            cells.append(f"{found.wall_s:.2f}{mark} ({found.achieved:.1%})")
+            found = data.of(tool, "latency", case)
+            mark = "" if found.reached == len(found.values) else "\\*"
+            cells.append(f"{found.wall_s:.2f}{mark} (±{found.achieved:.1%})")
         rows.append([_shown(case), *cells])
     return markdown_table(["case", *TOOLS.values()], rows)
 
@@ -224,36 +254,34 @@ def _figure(data: Precisions) -> Figure:
 
     from attnbench.plots.style import DANGER, drawing, looks
 
-    wanted = data.settings["precision"]
+    wanted = 100 * data.wanted
     with drawing():
-        figure = NewFigure(figsize=(7.6, 4.4), layout="constrained")
-        panel = figure.subplots()
-        for (tool, name), look in zip(TOOLS.items(), looks(list(TOOLS)).values(), strict=True):
-            found = [data.of(tool, case) for case in data.cases]
-            panel.plot(
-                [each.wall_s for each in found],
-                [100 * each.achieved for each in found],
-                look.marker,
-                color=look.color,
-                alpha=0.8,
-                markeredgewidth=0,
-                label=name,
+        figure = NewFigure(figsize=(8.6, 4.0), layout="constrained")
+        panels = figure.subplots(1, len(QUANTITIES), sharex=True, sharey=True)
+        for panel, (quantity, shown) in zip(panels, QUANTITIES.items(), strict=True):
+            panel.set_title(shown)
+            for (tool, name), look in zip(TOOLS.items(), looks(list(TOOLS)).values(), strict=True):
+                all_of = data.all_of(tool, quantity)
+                panel.plot(
+                    [found.wall_s for found in all_of],
+                    [100 * found.achieved for found in all_of],
+                    look.marker,
+                    color=look.color,
+                    alpha=0.8,
+                    markeredgewidth=0,
+                    label=name if panel is panels[0] else None,
+                )
+            panel.axhline(
+                wanted,
+                color=DANGER,
+                linewidth=1.2,
+                label=f"what each says: ±{wanted:g}%" if panel is panels[0] else None,
             )
-        panel.axhline(100 * wanted, color=DANGER, linewidth=1.2)
-        panel.annotate(
-            f"what each says: {wanted:.0%}",
-            (1, 100 * wanted),
-            xycoords=("axes fraction", "data"),
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            color=DANGER,
-        )
-        panel.set_xscale("log")
-        panel.set_yscale("log")
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.set_xlabel("wall time until the tool stops at a case, s")
-        panel.set_ylabel("width of what holds 95% of its results, %")
-        figure.legend(loc="outside lower center", ncols=len(TOOLS))
+            panel.set_xlabel("wall time until it stops at a case, s")
+        panels[0].set_xscale("log")
+        panels[0].set_yscale("log")
+        panels[0].xaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].set_ylabel("± what holds 95% of its results, %")
+        figure.legend(loc="outside lower center", ncols=len(TOOLS) + 1)
     return figure

@@ -1,7 +1,8 @@
 """Wall time until the cases of the quick scenario are known to 1%: attnbench beside its peers.
 
-Every tool measures every case until its own 95% interval of the median is as narrow as 1% of it, from end to
-end, or a cap is reached; and does so several times anew, which shows how far apart its results really lie.
+Every tool measures every case until its own 95% interval of the median is within 1% of it, or a cap is
+reached; and does so several times anew, which shows how far apart its results really lie: latencies, and
+ratios of two of them, which the machine's drift spares where they were measured side by side.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from attnbench.costs import costs
 from attnbench.driver import ZygoteSource
 from attnbench.driver.pinned import process_environment
 from attnbench.scenario import Scenario
+from attnbench.stats import Estimate
 from fidelity_parts import Section, Store, _precision_section
 from fidelity_parts._peer_process import first_precise
 from fidelity_parts._peers import PEERS, Peer
@@ -36,6 +38,12 @@ FEWER_FLOPS = 200_000_000
 
 TOOLS = ("attnbench", *PEERS)
 
+#: The key of how long interpreters take to start.
+START = "start"
+
+#: Settings that are the scenario's, too.
+SET = ("precision", "processes", "max_seconds", "malloc", "threads")
+
 
 def settings(*, quick: bool) -> dict[str, Any]:
     """What is measured; it stands in the header of the data."""
@@ -43,7 +51,8 @@ def settings(*, quick: bool) -> dict[str, Any]:
         "scenario": "quick",
         "fewer_flops": 5_000_000 if quick else FEWER_FLOPS,
         "repetitions": 1 if quick else 6,
-        "precision": 0.01,
+        "precision": 0.02,  # from end to end, as `measure.precision`: ±1%
+        "threads": 1,
         "peer_seconds": [0.02] if quick else [0.1, 0.4, 1.6],
         "processes": 6 if quick else 24,
         "max_seconds": 0.06 if quick else 0.6,
@@ -56,28 +65,41 @@ def measure(folder: Path, *, quick: bool) -> None:
     """Measure what is missing in `folder`."""
     chosen = settings(quick=quick)
     store = Store.open(folder, PART, chosen)
+    if START not in store:
+        store.append(START, _start_s(chosen))
     for repetition in range(chosen["repetitions"]):
         began = monotonic()
         order = Random(f"{chosen['seed']}/{repetition}").sample(TOOLS, len(TOOLS))
         todo = [tool for tool in order if f"{repetition}/{tool}" not in store]
         if not todo:
             continue
-        with ZygoteSource(threads="all", malloc=chosen["malloc"]) as source:
-            started_s = monotonic() - began
+        with ZygoteSource(threads=chosen["threads"], malloc=chosen["malloc"]) as source:
             scenario, blocks = _scenario(source, chosen)
             for tool in todo:
                 if tool in PEERS:
-                    found = _ask(tool, scenario, blocks, chosen)
+                    cases = _ask(tool, blocks, chosen)
                 else:
-                    found = {"start_s": started_s, "cases": _sweep(source, scenario, blocks, chosen)}
-                store.append(f"{repetition}/{tool}", {"repetition": repetition, "tool": tool, **found})
+                    cases = _sweep(source, scenario, blocks, chosen)
+                entry = {"repetition": repetition, "tool": tool, "cases": cases}
+                store.append(f"{repetition}/{tool}", entry)
         took = f"{monotonic() - began:.0f} s"
         print(f"{PART}: repetition {repetition + 1} of {chosen['repetitions']}, {took}", flush=True)
 
 
+def _start_s(chosen: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds that an interpreter takes to start and import torch, and attnbench to start its own."""
+    environment = process_environment(chosen["threads"], chosen["malloc"])
+    began = monotonic()
+    subprocess.run([sys.executable, "-P", "-c", "import torch"], env=environment, check=True)
+    imported = monotonic()
+    with ZygoteSource(threads=chosen["threads"], malloc=chosen["malloc"]):
+        started = monotonic()
+    return {"torch_s": imported - began, "attnbench_s": started - imported}
+
+
 def _scenario(source: ZygoteSource, chosen: Mapping[str, Any]) -> tuple[Scenario, list[Block]]:
     """The scenario with our settings, and those of its blocks that are small enough."""
-    sets = [f"measure.{name}={chosen[name]}" for name in ("precision", "processes", "max_seconds", "malloc")]
+    sets = [f"measure.{name}={chosen[name]}" for name in SET]
     scenario = scenarios.read(chosen["scenario"], sets=sets)
     blocks = scenario.expand(source.hello["catalogue"])
     return scenario, [
@@ -85,10 +107,9 @@ def _scenario(source: ZygoteSource, chosen: Mapping[str, Any]) -> tuple[Scenario
     ]
 
 
-def _ask(tool: str, scenario: Scenario, blocks: Sequence[Block], chosen: Mapping[str, Any]) -> dict[str, Any]:
+def _ask(tool: str, blocks: Sequence[Block], chosen: Mapping[str, Any]) -> dict[str, Any]:
     """A peer's results, all of one fresh interpreter, each case by itself."""
-    threads = scenario.measure.threads_count()
-    environment = process_environment(threads, chosen["malloc"])
+    environment = process_environment(chosen["threads"], chosen["malloc"])
     cases = [case for block in blocks for case in block.cases]
     request = {
         "peer": tool,
@@ -101,15 +122,31 @@ def _ask(tool: str, scenario: Scenario, blocks: Sequence[Block], chosen: Mapping
             for case in cases
         },
         "seed": chosen["seed"],
-        "threads": threads,
+        "threads": chosen["threads"],
         "seconds": chosen["peer_seconds"],
         "precision": chosen["precision"],
     }
     with Peer(environment) as peer:
         peer.wait()
         answer = peer.measure(request, deadline_s=60 + 20 * len(cases) * sum(chosen["peer_seconds"]))
-    found = {name: _stopped(each, chosen["precision"]) for name, each in answer["kernels"].items()}
-    return {"start_s": _import_s(environment), "cases": found}
+    latencies = {name: _stopped(each, chosen["precision"]) for name, each in answer["kernels"].items()}
+    found: dict[str, Any] = {case_id: {"latency": latency} for case_id, latency in latencies.items()}
+    for block in blocks:
+        for case, anchor in _against_anchor(block):
+            found[case]["speedup"] = {
+                "value": latencies[anchor]["value"] / latencies[case]["value"],
+                "reached": latencies[anchor]["reached"] and latencies[case]["reached"],
+                "wall_s": latencies[case]["wall_s"],  # the anchor is measured once for all
+            }
+    return found
+
+
+def _against_anchor(block: Block) -> list[tuple[str, str]]:
+    """The block's cases but the anchor, each with it."""
+    anchor = block.anchor
+    if anchor is None:
+        return []
+    return [(case.case_id, anchor.case_id) for case in block.cases if case is not anchor]
 
 
 def _stopped(measured: Mapping[str, Any], precision: float) -> dict[str, Any]:
@@ -118,17 +155,10 @@ def _stopped(measured: Mapping[str, Any], precision: float) -> dict[str, Any]:
     count = first_precise(values, precision)
     unused = values[len(values) if count is None else count :]
     return {
-        "median_s": median(values[:count]),
+        "value": median(values[:count]),
         "reached": count is not None,
         "wall_s": measured["wall_s"] - calls * sum(unused),
     }
-
-
-def _import_s(environment: Mapping[str, str]) -> float:
-    """Seconds that an interpreter takes to start and import torch."""
-    began = monotonic()
-    subprocess.run([sys.executable, "-P", "-c", "import torch"], env=dict(environment), check=True)
-    return monotonic() - began
 
 
 def _sweep(
@@ -146,34 +176,36 @@ def _sweep(
             times.append(monotonic())
 
         records = measure_block(scenario, block, source, progressed=progressed)
-        processes = chosen["processes"]
-        began_s = times[-1 - processes]  # the last steps are the ends of its processes
-        for record in records:
-            if record.status != "ok":
-                continue
-            groups = [process.per_call_s for process in record.processes]
-            count = _enough(groups, chosen["precision"])
-            used = groups[:count]
-            estimate = stats.hierarchical_interval(used)
-            assert estimate is not None  # the case is ok, so it has samples
-            found[record.case_id] = {
-                "median_s": estimate.value,
-                "reached": count is not None,
-                "processes": len(used),
-                "wall_s": (times[-1 - processes + len(used)] - began_s) / len(block.cases),
-            }
+        began_s, *ends_s = times[-1 - chosen["processes"] :]  # the last steps are the ends of its processes
+        shares_s = [(end_s - began_s) / len(block.cases) for end_s in ends_s]
+        taken = {record.case_id: record.processes for record in records if record.status == "ok"}
+        for case, processes in taken.items():
+            groups = [process.per_call_s for process in processes]
+            latencies = [stats.hierarchical_interval(groups[: n + 1]) for n in range(len(groups))]
+            found[case] = {"latency": _narrow(latencies, shares_s, chosen["precision"])}
+        for case, anchor in _against_anchor(block):
+            if case in taken and anchor in taken:
+                ours, theirs = taken[case], taken[anchor]
+                speedups = [stats.speedup(theirs[: n + 1], ours[: n + 1]) for n in range(len(ours))]
+                found[case]["speedup"] = _narrow(speedups, shares_s, chosen["precision"])
     return found
 
 
-def _enough(groups: Sequence[Sequence[float]], precision: float) -> int | None:
-    """After how many processes (two at least) the interval is as narrow as `precision`; None if never."""
-    for count in range(2, len(groups) + 1):
-        estimate = stats.hierarchical_interval(groups[:count])
-        if estimate is None or estimate.relative_width is None:
+def _narrow(
+    estimates: Sequence[Estimate | None], wall_s: Sequence[float], precision: float
+) -> dict[str, Any]:
+    """The first of the estimates, one after each process, that is narrow enough, or the last, and when.
+
+    One process alone knows nothing of others, so the second is the earliest.
+    """
+    for at, estimate in enumerate(estimates):
+        if at == 0 or estimate is None or estimate.relative_width is None:
             continue
         if estimate.relative_width <= precision:
-            return count
-    return None
+            return {"value": estimate.value, "reached": True, "wall_s": wall_s[at]}
+    last = estimates[-1]
+    assert last is not None  # the case is ok, so it has samples
+    return {"value": last.value, "reached": False, "wall_s": wall_s[-1]}
 
 
 def section(folder: Path) -> Section:
