@@ -234,7 +234,7 @@ def _equals(
             {
                 "median_s": row["latency_median_s"],
                 "interval_s": [row["latency_ci_low_s"], row["latency_ci_high_s"]],
-                "process_medians_s": [median(each.per_call_s) for each in record.processes],
+                "process_medians_s": [median(each.per_call_s) for each in record.processes if each.rounds],
                 "samples": row["samples"],
             }
             for row, record in zip((one, other), records, strict=True)
