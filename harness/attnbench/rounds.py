@@ -187,12 +187,7 @@ def play(
         while live:
             replies: dict[Entrant, SampleReply] = {}
             try:
-                for entrant in rng.sample(live, len(live)):
-                    try:
-                        replies[entrant] = entrant.ask(entrant.calls, pace, clock)
-                    except BenchFailed as failure:
-                        failed.append((entrant, failure))
-                        live.remove(entrant)
+                _sample_all(live, rng.sample(live, len(live)), replies, failed, pace, clock)
             finally:  # of a round that is cut short the samples taken are kept, too
                 slowed_by = _slowed_by(replies.values())
                 for entrant, reply in replies.items():
@@ -202,6 +197,8 @@ def play(
                         entrant.keep(number, reply)
             if slowed_by:
                 rest(RECOVERY_S)
+                # The clock has fallen meanwhile, too: these samples are nobody's.
+                _sample_all(live, list(live), {}, failed, pace, clock)
             live = [
                 entrant
                 for entrant in live
@@ -212,6 +209,23 @@ def play(
         unfinished = tuple(entrant for entrant in (*cold, *live) if entrant is not cut.entrant)
         return Outcome(tuple(failed), (cut.entrant, cut.loss), unfinished)
     return Outcome(tuple(failed), None, ())
+
+
+def _sample_all(
+    live: list[Entrant],
+    order: Sequence[Entrant],
+    replies: dict[Entrant, SampleReply],
+    failed: list[tuple[Entrant, BenchFailed]],
+    pace: Pace,
+    clock: Callable[[], float],
+) -> None:
+    """Sample each once; what comes is put into `replies`, who fails is moved from `live` to `failed`."""
+    for entrant in order:
+        try:
+            replies[entrant] = entrant.ask(entrant.calls, pace, clock)
+        except BenchFailed as failure:
+            failed.append((entrant, failure))
+            live.remove(entrant)
 
 
 def _slowed_by(replies: Iterable[SampleReply]) -> set[str]:
