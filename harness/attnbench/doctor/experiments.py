@@ -30,6 +30,9 @@ FORWARD_MIB, BOTH_PASSES_MIB = 32, 16
 #: less than the 64 MiB from which on glibc always gives back to the system what a thread frees.
 FOREIGN_MIB = 48
 
+#: What is kept from call to call.
+KEPT_MIB = 16
+
 #: Over a single key, attention returns v.
 _SINGLE_KEY = {"heads": 1, "head_dim": 8, "seq_len": 1}
 _SINGLE_KEY_BOTH_PASSES = {**_SINGLE_KEY, "pass": "forward_backward"}
@@ -57,13 +60,14 @@ def experiments(device: str) -> list[Experiment]:
 def _on_cpu() -> list[Experiment]:
     """Each block has what it needs: durations several processes, equals many, all else one and no time."""
     durations = {"truth_duration": {"microseconds": list(DURATIONS)}}
-    forward = [*_holding(FORWARD_MIB, "torch", "numpy"), {"truth_foreign_memory": {"mib": FOREIGN_MIB}}]
+    forward = _holding(FORWARD_MIB, "torch", "numpy")
+    unseen = [{"truth_foreign_memory": {"mib": FOREIGN_MIB}}, {"truth_kept_memory": {"mib": KEPT_MIB}}]
     both = _holding(BOTH_PASSES_MIB, "torch", "numpy")
     equals = ["truth_one", "truth_other"]
     timed = _scenario("durations", "cpu", [durations], _SINGLE_KEY, processes=3, max_seconds=0.3)
     return [
         Experiment(timed, DURATION_ATTEMPTS),
-        Experiment(_scenario("memory", "cpu", forward, _SINGLE_KEY, **_ONCE)),
+        Experiment(_scenario("memory", "cpu", forward + unseen, _SINGLE_KEY, **_ONCE)),
         Experiment(_scenario("memory-of-both-passes", "cpu", both, _SINGLE_KEY_BOTH_PASSES, **_ONCE)),
         Experiment(_scenario("errors", "cpu", ["truth_exact", "truth_wrong"], _FEW_KEYS, **_ONCE)),
         Experiment(_scenario("equals", "cpu", equals, _FEW_KEYS, processes=8, max_seconds=1.0)),

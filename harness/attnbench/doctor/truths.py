@@ -244,6 +244,18 @@ def foreign_memory(q: Any, k: Any, v: Any, *, mask: Any, scale: float, mib: int)
     return v.clone()
 
 
+#: What the kernel below holds from its first call on.
+_workspace: list[Any] = []
+
+
+@attention("truth_kept_memory", devices={"cpu"}, options={"mib": 16})
+def kept_memory(q: Any, k: Any, v: Any, *, mask: Any, scale: float, mib: int) -> Any:
+    """Allocates `mib` MiB in its first call and keeps them: no later call allocates more than its output."""
+    if not _workspace:
+        _workspace.append(_torch_ones(v.device)(mib * MIB))
+    return v.clone()
+
+
 # Numerical error -----------------------------------------------------------------------------------------
 
 #: The errors of `truth_wrong`: ‖o − reference‖ / ‖reference‖, and the largest of |o − reference|.
