@@ -89,6 +89,7 @@ def test_a_case_goes_its_whole_way() -> None:
     sample = bench.answer({"verb": "sample", "case": "right", "calls": 3, "cache": "warm"})
     assert sample["ok"]
     assert sample["elapsed_s"] > 0
+    assert bench.answer({"verb": "energy", "case": "right"}) == {"ok": True, "energy_j": None}
     cold = bench.answer({"verb": "sample", "case": "right", "calls": 1, "cache": "cold"})
     assert cold["elapsed_s"] > 0
     assert bench.answer({"verb": "release", "case": "right"}) == {"ok": True}
