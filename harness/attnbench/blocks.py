@@ -33,6 +33,9 @@ LEAST_ROUNDS = 3
 #: A single process plays at least as many rounds as an interval needs.
 LEAST_ROUNDS_ALONE = stats.FEWEST_FOR_INTERVAL
 
+#: What measuring energy may take longer than a sample: the harness makes so many calls, not the kernel.
+METERING_S = 10.0
+
 
 def _utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -268,8 +271,7 @@ class _BlockRun:
             run = self.runs[case_id]
             try:
                 if metered:
-                    asked = self.judge.request(bench, "energy", run, cuda_graph=self.measure.cuda_graph)
-                    run.energy_j = cast(EnergyReply, asked)["energy_j"]
+                    self._meter(bench, run)
                 if run.wants_verifying:
                     self.judge.verify(bench, run)
                     run.verified = True
@@ -278,6 +280,20 @@ class _BlockRun:
                 if isinstance(failure, BenchLost):
                     break
         return failures
+
+    def _meter(self, bench: Bench, run: _CaseRun) -> None:
+        """What does a call of it take?
+
+        Raises:
+            BenchFailed: as `Bench.request`.
+        """
+        began = self.clocks.monotonic()
+        asked = {"case": run.case.case_id, "cuda_graph": self.measure.cuda_graph}
+        try:
+            reply = bench.request("energy", asked, self.deadline_s + METERING_S)
+        finally:
+            run.duration_s += self.clocks.monotonic() - began
+        run.energy_j = cast(EnergyReply, reply)["energy_j"]
 
     def _keep(self, bench: Bench, entrants: Sequence[Entrant]) -> None:
         """Add this bench's samples to every case, empty ones where a case took no part.

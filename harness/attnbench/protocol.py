@@ -5,8 +5,8 @@ verb's figures, or `"ok": false` with a `status` and a `reason`. This is the sea
 answers these verbs (`Bench` below) can be driven, a scripted one as well as a process.
 
 Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `reference`, `accuracy`,
-`sample`, `energy`, `verify`, `release`; `describe` and `ceiling`, which need no case. Their parameters and answers are
-the TypedDicts below.
+`sample`, `energy`, `verify`, `release`; `describe` and `ceiling`, which need no case. Their parameters and
+answers are the TypedDicts below.
 """
 
 from __future__ import annotations

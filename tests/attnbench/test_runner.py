@@ -436,6 +436,22 @@ def test_on_a_gpu_energy_is_asked_once_a_case_after_its_rounds() -> None:
     assert (records["a"].energy_j, records["b"].energy_j) == (0.25, None)
 
 
+def test_the_time_that_energy_takes_is_not_held_against_a_kernel() -> None:
+    allowed: list[float] = []
+
+    class Watching(ScriptedBench):
+        def request(self, verb: str, parameters: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+            if verb == "energy":
+                allowed.append(deadline_s)
+            return super().request(verb, parameters, deadline_s)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripted.ScriptedBench", Watching)
+        on_gpu("limits.seconds_per_case=0.5", a=Script(energy_j=1.0))
+    (deadline_s,) = allowed
+    assert deadline_s > 5
+
+
 @pytest.mark.parametrize("sets", [["measure.cache=cold"], []])
 def test_energy_is_asked_of_gpus_and_warm_calls_alone(sets: list[str]) -> None:
     _, source = on_gpu(*sets, a=Script(energy_j=0.25)) if sets else measured(a=Script(energy_j=0.25))

@@ -26,10 +26,10 @@ __all__ = ["CudaClock"]
 #: that runs slower for longer, which is harmless.
 CYCLES_PER_S = 2e9
 
-#: How much longer than the launches that it covers a head start lasts, and how much longer one that was too
-#: short is made.
+#: How much longer than the launches that it covers a head start lasts, how much longer one that was too
+#: short is made, and how much shorter the next after one that held.
 MARGIN = 1.5
-LENGTHENED = 2.0
+LENGTHENED, SHORTENED = 2.0, 0.97
 
 #: Head starts are at least as long as a few launches that the host was disturbed in, and never so long that
 #: waiting for them is most of what a sweep does.
@@ -41,12 +41,15 @@ LONGEST_HEAD_START_S = 0.1
 #: 900 at most.
 LONGEST_LAUNCHING_S = 900 * 2e-6
 
+#: What launching a call is taken to need before one was launched: some torch operations.
+FIRST_GUESS_S = 30e-6
+
 #: After so many head starts of the same calls that did not hold, fewer calls are enqueued at a time.
-TRIES = 2
+TRIES = 3
 FEWER = 4
 
 #: A sample is begun anew at most so often, and for at most so long.
-RETRIES = 10
+RETRIES = 12
 RETRYING_S = 0.5
 
 
@@ -66,7 +69,7 @@ class CudaClock:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._launch_s = math.inf  # a call's, at its fastest
+        self._launch_s: float | None = None  # a call's, at its fastest
         self._margin = MARGIN
         self._most = math.inf  # calls that were found to fit into the queue
         self._bound = False
@@ -86,8 +89,6 @@ class CudaClock:
         if calls < 1:
             raise ValueError(f"a sample needs at least one call, got {calls}")
         with cuda.device(self._device), no_garbage_collection():
-            if math.isinf(self._launch_s):
-                self._launch_s = self._launch_alone(call)
             batches = self._ahead(call, calls, flush)
         self._bound = not all(batch.ahead for batch in batches)
         return SampleReply(
@@ -105,16 +106,18 @@ class CudaClock:
         tries = 0
         began = perf_counter_ns()
         while (left := calls - sum(batch.calls for batch in done)) > 0:
-            fitting = max(1, int(LONGEST_LAUNCHING_S / max(self._launch_s, 1e-9)))
+            launch_s = FIRST_GUESS_S if self._launch_s is None else max(self._launch_s, 1e-9)
+            fitting = max(1, int(LONGEST_LAUNCHING_S / launch_s))
             size = 1 if flush is not None else int(min(left, fitting, self._most))
-            covered_s = (size + 1) * self._launch_s * self._margin  # the priming call is launched as well
+            covered_s = (size + 1) * launch_s * self._margin  # the priming call is launched as well
             head_start_s = min(LONGEST_HEAD_START_S, max(SHORTEST_HEAD_START_S, covered_s))
             batch = self._enqueue(call, size, flush, head_start_s)
+            if self._launch_s is None or (batch.ahead and batch.launch_s < size * self._launch_s):
+                self._launch_s = batch.launch_s / size
             if batch.ahead:
                 done.append(batch)
-                self._launch_s = min(self._launch_s, batch.launch_s / size)
                 if not tries:
-                    self._margin = max(MARGIN, 0.9 * self._margin)
+                    self._margin = max(MARGIN, SHORTENED * self._margin)
                 tries = 0
                 continue
             if retries == 0 or perf_counter_ns() - began > RETRYING_S * 1e9:
@@ -165,16 +168,6 @@ class CudaClock:
             launch_s=(launched - began) / 1e9,
             ahead=ahead,
         )
-
-    def _launch_alone(self, call: Call) -> float:
-        """Seconds that the host needs for one call, at a device that has nothing else to do."""
-        from torch import cuda
-
-        cuda.synchronize(self._device)
-        began = perf_counter_ns()
-        call()
-        launched = perf_counter_ns()
-        return (launched - began) / 1e9
 
 
 def _event() -> Any:

@@ -58,11 +58,11 @@ def test_one_priming_call_precedes_each_batch_untimed(cuda: FakeCuda) -> None:
 
     def call() -> None:
         made.append(1)
-        cuda.launch(10_000, 1e6 if len(made) <= 2 else 5_000)
+        cuda.launch(10_000, 1e6 if len(made) == 1 else 5_000)
 
     reply = CudaClock("cuda").sample(call, 20)
-    assert reply["elapsed_s"] == pytest.approx(20 * 5e-6), "the slow ones: alone, then priming"
-    assert len(made) == 22
+    assert reply["elapsed_s"] == pytest.approx(20 * 5e-6)
+    assert len(made) == 21
 
 
 def test_more_calls_than_the_queue_holds_are_enqueued_in_batches(cuda: FakeCuda) -> None:
@@ -92,12 +92,13 @@ def test_a_smaller_queue_than_expected_is_found_out_once(time: FakeTime, queue: 
 def test_a_head_start_that_is_too_short_is_lengthened(
     time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A GPU that runs at thrice the clock that is reckoned with sleeps for a third of the time.
-    cuda = FakeCuda(time, ghz=6.0).install(monkeypatch)
+    # A GPU that runs at five times the clock that is reckoned with sleeps for a fifth of the time.
+    cuda = FakeCuda(time, ghz=10.0).install(monkeypatch)
     reply = CudaClock("cuda").sample(cuda.kernel(20_000, 3_000), 50)
     assert not reply["launch_bound"]
     assert reply["elapsed_s"] == pytest.approx(50 * 3e-6)
-    assert cuda.sleeps[1] == pytest.approx(2 * cuda.sleeps[0], rel=0.1)
+    assert len(cuda.sleeps) == 3
+    assert cuda.sleeps[2] == pytest.approx(2 * cuda.sleeps[1], rel=0.01)
 
 
 def waiting(cuda: FakeCuda, host_ns: float, device_ns: float) -> Any:
@@ -156,7 +157,7 @@ def test_a_single_hiccup_is_retried_and_forgotten(cuda: FakeCuda) -> None:
             cuda.time.spend(30e6)
 
     clock_ = CudaClock("cuda")
-    for _ in range(12):
+    for _ in range(40):
         reply = clock_.sample(call, 10)
         assert reply["launch_bound"] is False
         assert reply["elapsed_s"] == pytest.approx(10 * 4e-6)
@@ -177,7 +178,7 @@ def test_the_flush_lies_before_the_first_event_and_the_launch_not_behind_it(cuda
 
     clock_ = CudaClock("cuda")
     reply = clock_.sample(call, 3, flush)
-    assert order == ["call", *["flush", "call"] * 3], "the first is not timed"
+    assert order == ["flush", "call"] * 3
     assert reply["elapsed_s"] == pytest.approx(3 * 6e-6), "neither flush nor launch is in it"
     assert reply["launch_s"] == pytest.approx(3 * 15e-6)
     assert not reply["launch_bound"]
