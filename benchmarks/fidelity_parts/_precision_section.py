@@ -146,12 +146,13 @@ def _aims(data: Precisions) -> tuple[Aim, ...]:
 def _markdown(data: Precisions, store: Store) -> str:
     chosen = data.settings
     wanted = f"±{data.wanted:.0%}"
-    aim = paragraph(
-        f"""**Aim**: less wall time than `torch.utils.benchmark` or pytest-benchmark takes until results are
-        known to {wanted}."""
+    question = paragraph(
+        f"""**Question.** How long does it take until the cases of a scenario are known to {wanted}, and is
+        it so? The aim: less wall time than `torch.utils.benchmark` or pytest-benchmark takes until {wanted}
+        holds."""
     )
     measured = paragraph(
-        f"""**Measured**: the {len(data.cases("latency"))} cases of the scenario `{chosen["scenario"]}`
+        f"""**Measured** are the {len(data.cases("latency"))} cases of the scenario `{chosen["scenario"]}`
         whose workloads take fewer than {chosen["fewer_flops"] / 1e9:g} GFLOP, on {chosen["threads"]}
         thread, {data.repetitions} times anew with each tool, which stops at a case as soon as its own 95%
         interval is within {wanted} of the value. For the peers, which give none, that is the interval
@@ -160,15 +161,16 @@ def _markdown(data: Precisions, store: Store) -> str:
         attnbench it is the interval that it reports, between processes, of up to {chosen["processes"]} of
         them; the wall time of a block, with all that its processes cost, is shared by its cases. Starting
         interpreters is not counted ({data.start_s["torch_s"]:.1f} s for Python and torch;
-        {data.start_s["attnbench_s"]:.1f} s for attnbench, once a run). {store.described()}"""
+        {data.start_s["attnbench_s"]:.1f} s for attnbench, once a run)."""
     )
     holding = paragraph(
-        f"""An interval from one process knows nothing of what differs from process to process: where memory
-        happens to lie, which core one runs on, what the machine does meanwhile. So beside the time at which
-        a tool says {wanted} stands what that is worth: ±how much holds 95% of the results at which it
-        stopped, found by repeating (of all cases together, from the mean of their variances). Whoever wants
-        {wanted} that hold has to average several results of fresh processes, (achieved ÷ {wanted[1:]})² of
-        them if they are independent: the last column is the time to stop times that number."""
+        f"""**What it is worth.** An interval from one process knows nothing of what differs from process to
+        process: where memory happens to lie, which core one runs on, what the machine does meanwhile. So
+        beside the time at which a tool says {wanted} stands what that is worth: ±how much holds 95% of the
+        results at which it stopped, found by repeating (of all cases together, from the mean of their
+        variances). Whoever wants {wanted} that hold has to average several results of fresh processes,
+        (achieved ÷ {wanted[1:]})² of them if they are independent: the last column is the time to stop
+        times that number."""
     )
     figure = (
         "![When each tool stops at each case, against how far apart its results then lie]"
@@ -178,7 +180,17 @@ def _markdown(data: Precisions, store: Store) -> str:
         f"""Latency of each case: seconds until the tool stops, and what was achieved; \\* where it did not
         say {wanted} in every repetition, and was stopped by its cap."""
     )
-    parts = [aim, measured, holding, _totals(data), _conclusion(data), figure, details, _cases(data)]
+    parts = [
+        question,
+        measured,
+        paragraph(store.described()),
+        holding,
+        _totals(data),
+        _conclusion(data),
+        figure,
+        details,
+        _cases(data),
+    ]
     return "\n\n".join(parts)
 
 

@@ -100,21 +100,22 @@ def _markdown(data: Ratios, store: Store) -> str:
     least = min(len(data.of(*key)) for key in keys)
     shapes = "; ".join(f"*{shape}* is {chosen['shapes'][shape]}" for shape in data.shapes)
     low_s, high_s = chosen["phase_s"]
-    aim = paragraph(
-        """**Aim**: under load, the ratio that attnbench reports spreads at most half as much as that of the
-        better of `torch.utils.benchmark` and pytest-benchmark."""
+    question = paragraph(
+        """**Question.** Who measures the same ratio again, with nothing changed, should read the same. How
+        far apart are two reports? The aim: under load, attnbench's results spread at most half as far as
+        those of the better of `torch.utils.benchmark` and pytest-benchmark."""
     )
     measured = paragraph(
-        f"""**Measured**: how many times faster SDPA pinned to its flash kernel is than the textbook
+        f"""**Measured** is how many times faster SDPA pinned to its flash kernel is than the textbook
         algorithm, on {chosen["threads"]} thread, {least} times anew with each tool, from fresh processes,
         in {chosen["seconds"]:g} s of wall time. {shapes}. *Loaded* is another process that computes, moves
         64 MiB or pauses, by turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s; every tool meets
         the same sequence. Repetitions of all tools, shapes and loads are interleaved in random order. The
         spread is half the width of the central 80% of the logarithms of the ratios (1% is ±1% about), with
-        95% intervals by bootstrap. {store.described()}"""
+        its 95% interval by bootstrap; *together* are all shapes, ratios relative to their shape's median."""
     )
     fair = paragraph(
-        f"""**Fair to the peers**: they time the very calls on the very numbers that attnbench times, in the
+        f"""**Fair to the peers.** They time the very calls on the very numbers that attnbench times, in the
         environment that attnbench pins for its own processes (malloc, threads), which their users do not
         have by default. Starting the interpreter, importing, making the inputs and warming up are not
         counted for them. `Timer.blocked_autorange` and pytest-benchmark's fixture get half of the time for
@@ -125,7 +126,8 @@ def _markdown(data: Ratios, store: Store) -> str:
         and its ratio is the table's `speedup`."""
     )
     figure = "![The ratios that each tool reports, with the other core idle and loaded](fidelity-ratios.png)"
-    return "\n\n".join([aim, measured, fair, _table(data), _conclusion(data), figure, _levels(data)])
+    parts = [question, measured, fair, paragraph(store.described())]
+    return "\n\n".join([*parts, _table(data), _conclusion(data), figure, _levels(data)])
 
 
 def _table(data: Ratios) -> str:
