@@ -23,9 +23,9 @@ from attnbench.protocol import Bench, BenchFailed, BenchLost, BenchSource, Energ
 from attnbench.record import ProcessSamples, Record
 from attnbench.rounds import Entrant, play
 from attnbench.sampling import Pace, PrecisionOrBudget
-from attnbench.scenario import Scenario
+from attnbench.scenario import Measure, Scenario
 
-__all__ = ["SYSTEM_CLOCKS", "Clocks", "measure_block"]
+__all__ = ["SYSTEM_CLOCKS", "Clocks", "measure_block", "measures_energy"]
 
 #: Rounds that every process plays, whatever they cost: a median of three stands one disturbed sample.
 LEAST_ROUNDS = 3
@@ -52,6 +52,14 @@ class Clocks:
 
 #: The machine's own.
 SYSTEM_CLOCKS = Clocks()
+
+
+def measures_energy(measure: Measure, device: str) -> bool:
+    """Whether energy is asked of cases on `device`: of GPUs, and warm.
+
+    That of cold calls cannot be told apart from that of the flushes between them.
+    """
+    return device.split(":")[0] == "cuda" and measure.cache == "warm"
 
 
 def measure_block(
@@ -264,8 +272,7 @@ class _BlockRun:
 
         Once a case, after all rounds. Those that are left when the bench is lost are verified in the next.
         """
-        # Of cold calls the energy cannot be told apart from that of the flushes between them.
-        metered = metered and self.on_gpu and self.measure.cache == "warm"
+        metered = metered and measures_energy(self.measure, self.block.device)
         failures: list[tuple[str, BenchFailed]] = []
         for case_id in case_ids:
             run = self.runs[case_id]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block
+from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block, measures_energy
 from attnbench.case import Block
 from attnbench.ceilings import Ceilings
 from attnbench.costs import costs
@@ -19,6 +19,9 @@ __all__ = ["Observer", "budget_s", "sweep"]
 
 #: What starting a bench and preparing one case in it is reckoned at when the time left is estimated.
 OVERHEAD_S = 0.1
+
+#: What measuring the energy of a case is reckoned at, where that is asked.
+ENERGY_S = 1.0
 
 #: What compiling a case is reckoned at, and what having compiled it already in each further process.
 FIRST_COMPILING_S = 20.0
@@ -70,6 +73,8 @@ def budget_s(
     processes = scenario.measure.processes_on(block.device)
     call_s = costs(block.workload, scenario.measure.seed).flops / _reckoned_rate(scenario, block, ceilings)
     sampling_s = max(scenario.measure.max_seconds, processes * LEAST_CALLS * call_s)
+    if measures_energy(scenario.measure, block.device):
+        sampling_s += ENERGY_S
     benches = processes + 3
     compiling = sum(case.variant.implementation in compiled for case in block.cases)
     compiling_s = compiling * (FIRST_COMPILING_S + benches * COMPILED_ALREADY_S)

@@ -518,3 +518,16 @@ def test_where_the_matrix_rate_is_known_a_call_is_reckoned_at_a_quarter_of_it() 
     assert budget_s(scenario, block, ceilings=known(4 * 5e9)) == pytest.approx(10 * plain, rel=0.01)
     assert budget_s(scenario, block, ceilings=known(1.0, "bfloat16")) == pytest.approx(plain)
     assert budget_s(scenario, block, ceilings={"cuda": known(1.0)["cpu"]}) == pytest.approx(plain)
+
+
+@pytest.mark.parametrize(("device", "cache", "more_s"), [("cuda", "warm", 1), ("cuda", "cold", 0)])
+def test_energy_is_reckoned_with_where_it_is_measured(device: str, cache: str, more_s: float) -> None:
+    source = ScriptedSource({"a": Script()})
+
+    def reckoned(*sets: str) -> float:
+        text = SCENARIO.format(names="a", lengths="16")
+        scenario = parse(text, "scripted.yaml", devices=[device], sets=sets)
+        (block,) = scenario.expand(source.hello["catalogue"])
+        return budget_s(scenario, block)
+
+    assert reckoned(f"measure.cache={cache}") == pytest.approx(0.5 + 6 * 0.1 + more_s, rel=0.01)
