@@ -20,6 +20,8 @@ from random import Random
 from statistics import fmean, median
 from typing import Any
 
+import numpy as np
+
 from attnbench.blocks import LEAST_ROUNDS, LEAST_ROUNDS_ALONE
 from attnbench.record import ProcessSamples
 from attnbench.rounds import Entrant, play
@@ -280,10 +282,7 @@ class _Bench:
     def level_then(self, case: str) -> float:
         """The median above its offset that `case` had in this process while it was sampled."""
         noise = self._machine.situation.noise_quantiles[case]
-        levels = self.levels[case]
-        if len(set(levels)) == 1:
-            return levels[0] + median(noise)
-        return median([level + value for level in levels for value in noise])
+        return float(np.median(np.add.outer(self.levels[case], noise)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,19 +168,19 @@ def _interval_of_logarithms(groups: Sequence[Sequence[float]], level: float) -> 
     centre = fmean(medians)
     half = _t_quantile(len(medians) - 1, level) * stdev(medians) / math.sqrt(len(medians))
     # Medians that a coarse clock has made equal are not known exactly.
-    half = max(half, _rounding(sorted(chain(*groups))))
+    half = max(half, _rounding(list(chain(*groups))))
     return Interval(centre - half, centre + half)
 
 
-def _rounding(ordered: Sequence[float]) -> float:
+def _rounding(values: Sequence[float]) -> float:
     """By how much a clock has rounded these values: half its step, which is the least between two of them.
 
     0 where no value repeats, and where all are the same: then nothing is known of its steps.
     """
-    steps = [b - a for a, b in pairwise(ordered)]
-    if 0 not in steps:
+    different = set(values)
+    if len(different) == len(values):
         return 0.0
-    return min((step for step in steps if step > 0), default=0.0) / 2
+    return min((b - a for a, b in pairwise(sorted(different))), default=0.0) / 2
 
 
 @lru_cache(maxsize=1024)
