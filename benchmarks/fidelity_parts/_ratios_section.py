@@ -98,7 +98,7 @@ def _markdown(data: Ratios, store: Store) -> str:
     chosen = data.settings
     keys = [(shape, load, tool) for shape in data.shapes for load in LOADS for tool in TOOLS]
     least = min(len(data.of(*key)) for key in keys)
-    shapes = "; ".join(f"*{shape}* is {chosen['shapes'][shape]}" for shape in data.shapes)
+    shapes = "; ".join(f"*{shape}* is {chosen['shapes'][shape].split('/')[1]}" for shape in data.shapes)
     low_s, high_s = chosen["phase_s"]
     question = paragraph(
         """**Question.** Who measures the same ratio again, with nothing changed, should read the same. How
@@ -108,11 +108,12 @@ def _markdown(data: Ratios, store: Store) -> str:
     measured = paragraph(
         f"""**Measured** is how many times faster SDPA pinned to its flash kernel is than the textbook
         algorithm, on {chosen["threads"]} thread, {least} times anew with each tool, from fresh processes,
-        in {chosen["seconds"]:g} s of wall time. {shapes}. *Loaded* is another process that computes, moves
-        64 MiB or pauses, by turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s; every tool meets
-        the same sequence. Repetitions of all tools, shapes and loads are interleaved in random order. The
-        spread is half the width of the central 80% of the logarithms of the ratios (1% is ±1% about), with
-        its 95% interval by bootstrap; *together* are all shapes, ratios relative to their shape's median."""
+        in {chosen["seconds"]:g} s of wall time. {shapes}, all float32. *Loaded* is another process that
+        computes, moves 64 MiB or pauses, by turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s;
+        every tool meets the same sequence. Repetitions of all tools, shapes and loads are interleaved in
+        random order. The spread is half the width of the central 80% of the logarithms of the ratios (1% is
+        ±1% about), with its 95% interval by bootstrap; *together* are all shapes, ratios relative to their
+        shape's median."""
     )
     fair = paragraph(
         f"""**Fair to the peers.** They time the very calls on the very numbers that attnbench times, in the
