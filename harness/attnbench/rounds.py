@@ -3,10 +3,11 @@
 One `play` is one process's worth of sampling. It takes entrants (a case, in a bench, of an arm) and
 returns raw rounds; it draws no conclusion. A sweep has one arm and one bench; a gate has two of each.
 
-A round in which a GPU was slowed down by heat or for want of power is thrown away whole: its samples are not
-those of the GPU, and what is left of it could not be compared. A low clock by itself is no reason to throw a
-round away (nvbench does below 75% of the default clock): a busy GPU at its power limit, or one whose clocks
-somebody has set, runs there for hours, and no round of it would ever be kept.
+A round in which a GPU was slowed down by heat or for want of power is thrown away whole: its samples are
+not those of the GPU, and what is left of it could not be compared. A low clock by itself is no reason: a
+busy GPU at its power limit, or one whose clocks somebody has set, runs there for hours, and no round of it
+would ever be kept. (nvbench throws away what ran below 75% of the default clock; such GPUs get empty tables
+of it: NVIDIA/nvbench#231.)
 """
 
 from __future__ import annotations
