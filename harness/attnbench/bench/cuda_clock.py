@@ -48,9 +48,9 @@ FIRST_GUESS_S = 30e-6
 TRIES = 3
 FEWER = 4
 
-#: A sample is begun anew at most so often, and for at most so long.
+#: Batches of a sample are taken anew at most so often, and while launching those in vain took no longer.
 RETRIES = 12
-RETRYING_S = 0.5
+RETRYING_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,7 @@ class CudaClock:
         done: list[_Batch] = []
         # What could not be run ahead of is tried once a sample: it may have been a disturbance.
         retries = 0 if self._bound else RETRIES
-        tries = 0
-        began = perf_counter_ns()
+        tries, retried_s = 0, 0.0
         while (left := calls - sum(batch.calls for batch in done)) > 0:
             launch_s = FIRST_GUESS_S if self._launch_s is None else max(self._launch_s, 1e-9)
             fitting = max(1, int(LONGEST_LAUNCHING_S / launch_s))
@@ -120,7 +119,8 @@ class CudaClock:
                     self._margin = max(MARGIN, SHORTENED * self._margin)
                 tries = 0
                 continue
-            if retries == 0 or perf_counter_ns() - began > RETRYING_S * 1e9:
+            retried_s += batch.launch_s
+            if retries == 0 or retried_s > RETRYING_S:
                 self._most, self._margin = math.inf, MARGIN
                 return [batch] if size == calls else self._bare(call, calls, flush)
             retries -= 1

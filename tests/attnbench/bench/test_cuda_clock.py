@@ -221,3 +221,18 @@ def test_what_the_kernel_raises_comes_out_and_collecting_goes_on(cuda: FakeCuda)
     assert gc.isenabled()
     with pytest.raises(ValueError, match="at least one call"):
         CudaClock("cuda").sample(call, 0)
+
+
+def test_a_hiccup_late_in_a_long_sample_costs_one_batch(cuda: FakeCuda) -> None:
+    made: list[int] = []
+
+    def call() -> None:
+        made.append(1)
+        cuda.launch(10_000, 5e6)
+        if len(made) == 300:
+            cuda.time.spend(0.2e9)
+
+    reply = CudaClock("cuda").sample(call, 400)
+    assert reply["launch_bound"] is False
+    assert reply["elapsed_s"] == pytest.approx(400 * 5e-3)
+    assert 403 < len(made) < 600
