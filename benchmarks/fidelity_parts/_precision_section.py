@@ -110,8 +110,13 @@ class Precisions:
         return max(1.0, (self.achieved(tool, quantity) / self.wanted) ** 2)
 
     def holding_s(self, tool: str, quantity: str) -> float:
-        """Seconds until averages lie as close together as was asked for, all cases together."""
-        return self.total_s(tool, quantity) * self.repeats(tool, quantity)
+        """Seconds until averages lie as close together as was asked for, all cases together.
+
+        Each result of a peer is of an interpreter that has to start; attnbench forks its processes from one.
+        """
+        starts = 1.0 if tool == "attnbench" else self.repeats(tool, quantity)
+        start_s = self.start_s["attnbench_s" if tool == "attnbench" else "torch_s"]
+        return self.repeats(tool, quantity) * self.total_s(tool, quantity) + starts * start_s
 
 
 def section(store: Store) -> Section:
@@ -159,9 +164,9 @@ def _markdown(data: Precisions, store: Store) -> str:
         between order statistics of all that they timed of the case in a fresh process, for
         {max(chosen["peer_seconds"]):g} s at most; a speed-up is the ratio of two such medians. For
         attnbench it is the interval that it reports, between processes, of up to {chosen["processes"]} of
-        them; the wall time of a block, with all that its processes cost, is shared by its cases. Starting
-        interpreters is not counted ({data.start_s["torch_s"]:.1f} s for Python and torch;
-        {data.start_s["attnbench_s"]:.1f} s for attnbench, once a run)."""
+        them; the wall time of a block, with all that its processes cost, is shared by its cases. Until it
+        stops, neither starting interpreters is counted nor what attnbench inspects and judges, which no
+        peer does."""
     )
     holding = paragraph(
         f"""**What it is worth.** An interval from one process knows nothing of what differs from process to
@@ -236,9 +241,8 @@ def _conclusion(data: Precisions) -> str:
         for each in QUANTITIES
     ):
         text.append(
-            """Each of attnbench's processes is started and prepared anew, which takes longer than what it
-            then samples; that pays where processes differ, and not where what scatters is the machine's
-            slow drift, which a longer run averages no better."""
+            """Each of attnbench's processes is started and prepared anew, which a peer does once: that pays
+            where processes differ, and not where what scatters is the machine's slow drift."""
         )
     return paragraph(" ".join(text))
 
