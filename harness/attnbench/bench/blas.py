@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,27 +23,27 @@ def loaded_libraries() -> list[str]:
     return sorted({line[line.index("/") :] for line in lines if "/" in line})
 
 
-def numpy_threads(libraries: Iterable[str] | None = None) -> int | None:
+def numpy_threads() -> int | None:
     """The size of the pool of the OpenBLAS that NumPy has loaded; None for another BLAS."""
-    count = _openblas("get_num_threads", libraries)
+    count = _openblas("get_num_threads")
     return None if count is None else int(count())
 
 
 def set_numpy_threads(threads: int) -> bool:
     """Let NumPy's OpenBLAS use `threads` threads; whether that is so now. With another BLAS it is not."""
-    setter = _openblas("set_num_threads", None)
+    setter = _openblas("set_num_threads")
     if setter is None:
         return False
     setter(ctypes.c_int(threads))
     return numpy_threads() == threads
 
 
-def _openblas(function: str, libraries: Iterable[str] | None) -> Any:
+def _openblas(function: str) -> Any:
     """A function of the OpenBLAS that NumPy has loaded, or None."""
     import numpy
 
     numpy.ones((2, 2)) @ numpy.ones((2, 2))  # it is loaded now at the latest
-    for file in loaded_libraries() if libraries is None else libraries:
+    for file in loaded_libraries():
         if "openblas" in Path(file).name:
             library = ctypes.CDLL(file)
             for before, after in _BUILDS:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from attnbench.bench.blas import loaded_libraries, numpy_threads
 from attnbench.protocol import DescribeReply
 from attnbench.units import MIB
 
@@ -24,24 +25,19 @@ BLOCK_BYTES = 64 * MIB
 #: Libraries with thread pools of their own, by the beginnings of their files' names.
 THREAD_LIBRARIES = re.compile(r"lib(gomp|iomp5|omp|mkl_rt|mkl_core|blis|tbb)\b|lib(scipy_)?openblas")
 
-#: What OpenBLAS calls its count of threads, as NumPy's wheels, SciPy's or a system's package build it.
-OPENBLAS_COUNTS = tuple(
-    f"{prefix}openblas_get_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "")
-)
-
 
 def description() -> DescribeReply:
     """The answer to the verb `describe`; what cannot be found out is None. Takes some 30 ms."""
     import torch
 
-    libraries = _loaded()
+    libraries = loaded_libraries()
     return DescribeReply(
         threads=torch.get_num_threads(),
         interop_threads=torch.get_num_interop_threads(),
         matmul_precision=torch.get_float32_matmul_precision(),
         torch_blas=_tried(_torch_blas),
         numpy_blas=_tried(_numpy_blas),
-        numpy_threads=_tried(lambda: _numpy_threads(libraries)),
+        numpy_threads=_tried(numpy_threads),
         thread_libraries=thread_libraries(libraries),
         libc=" ".join(platform.libc_ver()).strip() or None,
         allocator=_tried(_allocator),
@@ -62,15 +58,6 @@ def _tried(probe: Callable[[], Answer]) -> Answer | None:
         return None
 
 
-def _loaded() -> list[str]:
-    """The files that are mapped into this process (Linux; nothing elsewhere)."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        return []
-    return sorted({line[line.index("/") :] for line in lines if "/" in line})
-
-
 def _torch_blas() -> str | None:
     """Which BLAS torch was built with, and its version."""
     import torch
@@ -87,20 +74,6 @@ def _numpy_blas() -> str:
     built: Mapping[str, Any] = numpy.show_config(mode="dicts")
     blas = built["Build Dependencies"]["blas"]
     return f"{blas['name']} {blas.get('version', '')}".strip()
-
-
-def _numpy_threads(libraries: list[str]) -> int | None:
-    """The size of the pool of the OpenBLAS that NumPy has loaded."""
-    import numpy
-
-    numpy.ones((2, 2)) @ numpy.ones((2, 2))  # it is loaded now at the latest
-    for file in libraries:
-        if "openblas" in Path(file).name:
-            library = ctypes.CDLL(file)
-            for name in OPENBLAS_COUNTS:
-                if hasattr(library, name):
-                    return int(getattr(library, name)())
-    return None
 
 
 class _DlInfo(ctypes.Structure):

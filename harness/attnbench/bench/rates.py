@@ -9,7 +9,7 @@ faster), oneDNN, and many small matrices side by side.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -48,9 +48,10 @@ LONGEST_CALL_SHARE = 0.1
 #: How often each is sampled at first: one disturbed sample must not put an end to the fastest.
 REPEATS = 2
 
-#: Those that come so near to the fastest are repeated until the time is up, no more than `FINALISTS`.
-NEAR_THE_BEST = 0.85
-FINALISTS = 4
+#: Ways that come so near to the fastest are repeated until the time is up, each at its best sizes: what else
+#: ran just then may have been in the way of the fastest.
+NEAR_THE_BEST = 0.4
+BEST_SIZES = 2
 
 #: What NumPy has a BLAS for.
 NUMPY_DTYPES = ("float32", "float64")
@@ -155,15 +156,23 @@ def fastest(ways: Sequence[Way], seconds: float, *, measure: Measure, clock: Cal
                 growing.remove(way)  # the library has no such way for this dtype, or the memory is short
     if not seen:
         raise Refusal("unavailable", f"nothing can be measured here: {problem}")
-    best = max(seen.values())
-    near = sorted((each for each in seen if seen[each] >= NEAR_THE_BEST * best), key=lambda each: -seen[each])
-    finalists = [(each, each[0].prepare(each[1])) for each in near[:FINALISTS]]
+    calls = {each: each[0].prepare(each[1]) for each in _finalists(seen)}
     while clock() - began < seconds:
-        for (way, size), call in finalists:
+        for (way, size), call in calls.items():
             again = _rate(call, way.work(size), seen[way, size], measure)
             seen[way, size] = max(seen[way, size], again)
     way, size = max(seen, key=lambda each: seen[each])
     return Rate(seen[way, size], way.name)
+
+
+def _finalists(seen: Mapping[tuple[Way, int], float]) -> list[tuple[Way, int]]:
+    """The best sizes of each way that is near the fastest."""
+    best = max(seen.values())
+    chosen = []
+    for way in dict.fromkeys(way for way, _ in seen):
+        own = sorted((each for each in seen if each[0] is way), key=lambda each: -seen[each])
+        chosen += [each for each in own[:BEST_SIZES] if seen[own[0]] >= NEAR_THE_BEST * best]
+    return chosen
 
 
 def _rate(call: Call, work: float, known: float | None, measure: Measure) -> float:

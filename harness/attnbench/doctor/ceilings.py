@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import cast
@@ -22,6 +22,11 @@ ALL_S = 20.0
 #: Each point is measured in so many processes, one round after another: what slows down a second of
 #: measuring is seldom still there ten seconds later, and each process draws its own layout of memory.
 PROCESSES = 2
+
+#: More threads should be faster, by at least this share of what they are more; where they were not, they are
+#: asked again, so many times at most: with all threads undisturbed moments are the rarest.
+LEAST_GAIN = 0.3
+REPEATS = 2
 
 #: A verb that takes so much longer than it was given hangs.
 DEADLINE_FACTOR, DEADLINE_S = 10.0, 60.0
@@ -58,43 +63,70 @@ def measure(
         for count in counts
     ]
     points = sum(map(len, rounds))
-    seconds = min(point_s, ALL_S / points) / PROCESSES
-    best: dict[_Point, CeilingReply] = {}
-    problem = ""
-    done = 0
-    for _ in range(PROCESSES):
-        for round_ in rounds:
-            bench = source.bench()
-            try:
-                for point in round_:
-                    try:
-                        reply = cast(
-                            CeilingReply,
-                            bench.request(
-                                "ceiling",
-                                {
-                                    "kind": point.kind,
-                                    "device": device,
-                                    "dtype": point.dtype,
-                                    "threads": point.threads,
-                                    "seconds": seconds,
-                                },
-                                DEADLINE_S + DEADLINE_FACTOR * seconds,
-                            ),
-                        )
-                    except BenchFailed as failure:
-                        problem = str(failure)
-                        if isinstance(failure, BenchLost):
-                            bench.close()
-                            bench = source.bench()
-                    else:
-                        if point not in best or reply["per_s"] > best[point]["per_s"]:
-                            best[point] = reply
-                    done += 1
-                    progressed(done / (PROCESSES * points))
-            finally:
-                bench.close()
-    return _ceilings(source, device, best, utc_now(), problem)
+    asking = _Asking(source, device, min(point_s, ALL_S / points) / PROCESSES)
+    for done in range(PROCESSES * len(rounds)):
+        asking.ask(rounds[done % len(rounds)])
+        progressed((done + 1) / (PROCESSES * len(rounds)))
+    for _ in range(REPEATS):
+        asking.ask([point for round_ in rounds for point in round_ if asking.was_disturbed(point)])
+    return _ceilings(source, device, asking.best, utc_now(), asking.problem)
+
+
+class _Asking:
+    """Asks benches for points and keeps the best answers; `problem` is what the last one to fail said."""
+
+    def __init__(self, source: BenchSource, device: str, seconds: float) -> None:
+        self.best: dict[_Point, CeilingReply] = {}
+        self.problem = ""
+        self._source = source
+        self._device = device
+        self._seconds = seconds
+
+    def ask(self, points: Sequence[_Point]) -> None:
+        """Measure `points` in one fresh bench, or in as many as it takes."""
+        if not points:
+            return
+        bench = self._source.bench()
+        try:
+            for point in points:
+                parameters = {
+                    "kind": point.kind,
+                    "device": self._device,
+                    "dtype": point.dtype,
+                    "threads": point.threads,
+                    "seconds": self._seconds,
+                }
+                deadline_s = DEADLINE_S + DEADLINE_FACTOR * self._seconds
+                try:
+                    reply = cast(CeilingReply, bench.request("ceiling", parameters, deadline_s))
+                except BenchFailed as failure:
+                    self.problem = str(failure)
+                    if isinstance(failure, BenchLost):
+                        bench.close()
+                        bench = self._source.bench()
+                else:
+                    if point not in self.best or reply["per_s"] > self.best[point]["per_s"]:
+                        self.best[point] = reply
+        finally:
+            bench.close()
+
+    def was_disturbed(self, point: _Point) -> bool:
+        """Whether more threads were hardly faster than the next fewer: others may have had their cores.
+
+        It may also be that there is no more to be had, as of a memory that few threads keep busy.
+        """
+        fewer = [
+            other
+            for other in self.best
+            if (other.kind, other.dtype) == (point.kind, point.dtype)
+            and other.threads is not None
+            and other.threads < (point.threads or 0)
+        ]
+        if point not in self.best or point.threads is None or not fewer:
+            return False
+        nearest = max(fewer, key=lambda other: other.threads or 0)
+        gain = self.best[point]["per_s"] / self.best[nearest]["per_s"] - 1
+        return gain < LEAST_GAIN * (point.threads / (nearest.threads or 1) - 1)
 
 
 def thread_counts(threads: int) -> tuple[int, ...]:

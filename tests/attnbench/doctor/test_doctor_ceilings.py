@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from attnbench.ceilings import Bandwidth, MatrixRate
+from attnbench.ceilings import BANDWIDTHS, Bandwidth, MatrixRate
 from attnbench.doctor import ceilings
 from attnbench.doctor.ceilings import measure, thread_counts
 from attnbench.errors import MeasuringError
@@ -97,7 +97,7 @@ def test_every_point_is_measured_for_each_thread_count() -> None:
 
 def test_the_best_of_both_rounds_counts() -> None:
     source = Source(lambda asked, bench: 1e11 if bench == 0 else 3e11 if bench == 2 else 2e11)
-    found = of(source)
+    found = of(source)  # of one thread in the benches 0 and 2
     assert found.flops_per_s("bfloat16", 1) == 3e11
     assert found.flops_per_s("bfloat16", 2) == 3e11  # 2e11 was seen, but one thread alone reached more
 
@@ -159,9 +159,26 @@ def test_all_points_together_take_no_longer_than_is_promised(threads: int) -> No
     assert min(asked["seconds"] for asked in source.asked) > 0.1
 
 
+def test_where_more_threads_are_hardly_faster_they_are_asked_again() -> None:
+    """As with a neighbour who has one of two cores for the first three seconds."""
+
+    def answer(asked: Mapping[str, Any], bench: int) -> float:
+        alone = asked["threads"] == 2 and asked["dtype"] == "bfloat16" and bench < 4
+        return ordinary({**asked, "threads": 1} if alone else asked, bench)
+
+    source = Source(answer)
+    assert of(source).flops_per_s("bfloat16", 2) == 8e11
+    assert source.made == 5
+    assert [(each["dtype"], each["threads"]) for each in source.asked[24:]] == [("bfloat16", 2)]
+
+
+def test_threads_that_are_never_faster_are_asked_so_often_and_no_more() -> None:
+    source = Source(lambda asked, bench: ordinary({**asked, "threads": 1}, bench))
+    of(source)
+    assert len(source.asked) == 24 + 2 * (len(RATES) + len(BANDWIDTHS))
+
+
 def test_progress_is_told() -> None:
     shares: list[float] = []
     of(Source(), progressed=shares.append)
-    assert shares == sorted(shares)
-    assert len(shares) == 24
-    assert shares[-1] == 1.0
+    assert shares == [0.25, 0.5, 0.75, 1.0]
