@@ -128,6 +128,8 @@ def test_the_status_in_words(changes: dict[str, object], expected: str) -> None:
         ("error_rel_l2", 0.0, "0"),
         ("tflops_per_s", 0.5, "500 GFLOP/s"),
         ("gb_per_s", 12.0, "12.0 GB/s"),
+        ("roofline_fraction", 0.4567, "46%"),
+        ("roofline_fraction", 0.00031, "0.031%"),
         ("samples", 40, "40"),
         ("converged", False, "no"),
         ("error_floor", None, "–"),

@@ -268,9 +268,12 @@ def test_intervals_wider_than_asked_are_admitted() -> None:
 
 
 def test_flagged_rows_are_a_caution() -> None:
-    (found,) = [f for f in findings(frame(row(flagged=True), row("b"))) if f.kind == "caution"]
+    why = "faster than this machine can be: at least 9.00 TFLOP/s in float32"
+    (found,) = [f for f in findings(frame(row(flagged=True, reason=why), row("b"))) if f.kind == "caution"]
     assert found.serious
     assert "1 measurement flagged" in found.text
+    assert why in found.text
+    assert "`attnbench doctor --refresh`" in found.text
 
 
 @pytest.mark.parametrize(

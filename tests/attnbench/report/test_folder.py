@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from attnbench import report, table
+from attnbench.ceilings import Bandwidth, Ceilings, MatrixRate
 from attnbench.errors import UsageError
 from attnbench.plots.rows import rows_of
 from attnbench.report import cells, facts, folder
@@ -182,6 +183,37 @@ def test_a_header_that_knows_no_machine_leaves_it_to_the_rows(environment: dict[
     assert (run.machine, run.software) == ("Imaginary 9000", "")
     (run,) = facts.runs_of([], [header])
     assert run.machine == "unknown"
+
+
+def test_ceilings_are_told_in_short_and_not_as_they_are_kept() -> None:
+    rates = (MatrixRate("float32", 1, 1e11, "oneDNN"), MatrixRate("float32", 2, 2e11, "torch matmul"))
+    found = Ceilings("cpu", "EPYC", 1 << 25, "2026-01-02T03:04:05Z", rates, (Bandwidth("read", 2, 4e10),))
+
+    def told(ceilings: object) -> dict[str, str]:
+        resumed = [{"at": "later", "ceilings": ceilings}, 7]
+        known = facts.environment([{"ceilings": {"cpu": found.to_json()}, "resumed": resumed}])
+        return {fact.name: fact.values[0] for fact in known}
+
+    assert told({"cpu": 3}) == {"resumed.0.at": "later"}  # what is corrupted is the table's affair
+    assert told({}) == {
+        "resumed.0.at": "later",
+        "ceilings of cpu (EPYC): float32": "200 GFLOP/s by 2 threads (torch matmul)",
+        "ceilings of cpu (EPYC): bandwidth": "40.0 GB/s by 2 threads",
+        "ceilings of cpu (EPYC): measured at": "2026-01-02T03:04:05Z",
+    }
+
+
+def test_how_near_rows_come_to_the_limits_is_a_column_where_it_is_known(tmp_path: Path) -> None:
+    why = (
+        "faster than this machine can be: at least 9.00 TFLOP/s in float32, where EPYC was measured to reach"
+    )
+    rows = [row("a", roofline_fraction=0.456), row("b", roofline_fraction=40.0, flagged=True, reason=why)]
+    report.write(frame(*rows), [HEADER], tmp_path / "out")
+    parsed = Page((tmp_path / "out" / "index.html").read_text(encoding="utf-8"))
+    assert "roofline" in {head.get("data-key") for head in parsed.all("th")}
+    assert "46%" in parsed.text
+    assert why in parsed.text
+    assert f"flagged: {why}" in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
 
 
 def test_the_precision_asked_is_read_from_the_scenarios() -> None:
