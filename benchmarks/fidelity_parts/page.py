@@ -20,7 +20,7 @@ __all__ = ["PAGE", "assembled", "write"]
 PAGE = "fidelity.md"
 
 #: Whether an aim is met, in a table.
-MET: Mapping[bool | None, str] = {True: "yes", False: "**no**", None: "cannot be said"}
+MET: Mapping[bool | None, str] = {True: "yes", False: "**no**", None: "–"}
 
 
 def write(folder: Path, docs: Path) -> None:

@@ -78,7 +78,7 @@ def test_the_time_until_it_holds_grows_with_the_square_of_the_scatter(tmp_path: 
         {"attnbench": 2.0, "torch_timer": 1.0, "pytest_benchmark": 1.0},
     )
     section = precision.section(tmp_path)
-    assert [aim.met for aim in section.aims] == [True, True]
+    assert [aim.met for aim in section.aims] == [None, None], "none was set"
     rows = [line.split("|") for line in section.markdown.splitlines() if line.startswith("| latency")]
     own, torch_timer, pytest_benchmark = ([cell.strip() for cell in row[2:-1]] for row in rows)
     assert own[0] == "attnbench"
@@ -91,12 +91,13 @@ def test_the_time_until_it_holds_grows_with_the_square_of_the_scatter(tmp_path: 
     assert list(section.figures) == ["precision"]
 
 
-def test_a_slower_tool_is_said_to_miss_the_aim(tmp_path: Path) -> None:
-    scatter = dict.fromkeys(precision.TOOLS, 0.01)
+def test_a_slower_tool_is_said_to_be_slower(tmp_path: Path) -> None:
+    scatter = {"attnbench": 0.01, "torch_timer": 0.01, "pytest_benchmark": 0.05}
     made_up(tmp_path, scatter, {"attnbench": 9.0, "torch_timer": 1.0, "pytest_benchmark": 1.5}, 20)
     section = precision.section(tmp_path)
-    assert [aim.met for aim in section.aims] == [False, False]
-    assert "The aim is missed" in section.markdown
+    told = " ".join(section.markdown.split())
+    assert "For latency, attnbench takes 9.0 times as long as torch.utils.benchmark" in told
+    assert all("attnbench: says so after 18.0 s" in aim.measured for aim in section.aims)
 
 
 @pytest.mark.slow
