@@ -129,7 +129,7 @@ def _aims(data: Precisions) -> tuple[Aim, ...]:
         Aim(
             f"wall time to ±{data.wanted:.0%}, {shown} (no aim was set)",
             "; ".join(
-                f"{name}: says so after {data.total_s(tool, quantity):.1f} s, "
+                f"{name}: stops after {data.total_s(tool, quantity):.1f} s, "
                 f"holds after {data.holding_s(tool, quantity):.0f} s"
                 for tool, name in TOOLS.items()
             ),
@@ -144,7 +144,7 @@ def _markdown(data: Precisions, store: Store) -> str:
     wanted = f"±{data.wanted:.0%}"
     question = paragraph(
         f"""**Question.** How long does it take until the cases of a scenario are known to {wanted}, and is
-        it so? Here is attnbench beside `torch.utils.benchmark` and pytest-benchmark; no aim was set for this."""
+        it so? Here is attnbench beside `torch.utils.benchmark` and pytest-benchmark; no aim was set."""
     )
     measured = paragraph(
         f"""**Measured** are the {len(data.cases("latency"))} cases of the scenario `{chosen["scenario"]}`
@@ -164,7 +164,9 @@ def _markdown(data: Precisions, store: Store) -> str:
         beside the time at which a tool says {wanted} stands what that is worth: ±how much holds 95% of the
         results at which it stopped, found by repeating (of the median case). Whoever wants {wanted} that
         hold has to average several results of fresh processes, (achieved ÷ {wanted[1:]})² of them if they
-        are independent: the last column is the time to stop times that number."""
+        are independent: the last column is the time to stop times that number, and the time that
+        interpreters take to start ({data.start_s["torch_s"]:.1f} s with torch, for each result of a peer;
+        {data.start_s["attnbench_s"]:.1f} s, once, for attnbench, which forks its processes from one)."""
     )
     figure = (
         "![When each tool stops at each case, against how far apart its results then lie]"

@@ -97,7 +97,7 @@ def test_a_slower_tool_is_said_to_be_slower(tmp_path: Path) -> None:
     section = precision.section(tmp_path)
     told = " ".join(section.markdown.split())
     assert "For latency, attnbench takes 9.0 times as long as torch.utils.benchmark" in told
-    assert all("attnbench: says so after 18.0 s" in aim.measured for aim in section.aims)
+    assert all("attnbench: stops after 18.0 s" in aim.measured for aim in section.aims)
 
 
 @pytest.mark.slow
