@@ -531,3 +531,14 @@ def test_energy_is_reckoned_with_where_it_is_measured(device: str, cache: str, m
         return budget_s(scenario, block)
 
     assert reckoned(f"measure.cache={cache}") == pytest.approx(0.5 + 6 * 0.1 + more_s, rel=0.01)
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("1", 1), ("3", 3)])
+def test_a_record_says_how_many_threads_each_kernel_could_use(asked: str, expected: int) -> None:
+    source = ScriptedSource({"a": Script()})
+    text = SCENARIO.format(names="a", lengths="16").replace("processes: 3", f"processes: 3, threads: {asked}")
+    scenario = parse(text, "scripted.yaml")
+    (block,) = scenario.expand(source.hello["catalogue"])
+    (record,) = measure_block(scenario, block, source, clocks=clocks_of(source.clock))
+    assert record.threads == expected
+    assert Record.from_json(record.to_json()).threads == expected

@@ -9,7 +9,7 @@ faster), oneDNN, and many small matrices side by side.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -156,13 +156,26 @@ def fastest(ways: Sequence[Way], seconds: float, *, measure: Measure, clock: Cal
                 growing.remove(way)  # the library has no such way for this dtype, or the memory is short
     if not seen:
         raise Refusal("unavailable", f"nothing can be measured here: {problem}")
-    calls = {each: each[0].prepare(each[1]) for each in _finalists(seen)}
-    while clock() - began < seconds:
-        for (way, size), call in calls.items():
-            again = _rate(call, way.work(size), seen[way, size], measure)
-            seen[way, size] = max(seen[way, size], again)
+    for (way, size), call in _repeated(_finalists(seen), lambda: clock() - began < seconds):
+        again = _rate(call, way.work(size), seen[way, size], measure)
+        seen[way, size] = max(seen[way, size], again)
     way, size = max(seen, key=lambda each: seen[each])
     return Rate(seen[way, size], way.name)
+
+
+def _repeated(
+    finalists: Sequence[tuple[Way, int]], go_on: Callable[[], bool]
+) -> Iterator[tuple[tuple[Way, int], Call]]:
+    """The finalists' calls in turn, while `go_on()`; those for which there is memory all at once."""
+    calls: dict[tuple[Way, int], Call] = {}
+    for way, size in finalists:
+        try:
+            calls[way, size] = way.prepare(size)
+        except Exception as error:
+            if classify(error).status != "oom":
+                raise
+    while calls and go_on():
+        yield from calls.items()
 
 
 def _finalists(seen: Mapping[tuple[Way, int], float]) -> list[tuple[Way, int]]:

@@ -108,6 +108,19 @@ def test_a_size_too_large_for_the_memory_ends_a_way_and_keeps_what_it_reached(ma
     assert found == Rate(pytest.approx(1e11), "one")
 
 
+def test_finalists_that_do_not_fit_beside_one_another_are_not_repeated(machine: Machine) -> None:
+    way = machine.way("one", lambda size: 1e11, sizes=(100, 200))
+
+    def prepare(size: int) -> Callable[[], object]:
+        if len(machine.prepared) == 3:  # each fitted alone, and one of them does again
+            raise MemoryError
+        return way.prepare(size)
+
+    found = machine.fastest(Way("one", way.sizes, way.work, prepare))
+    assert found == Rate(pytest.approx(1e11), "one")
+    assert machine.now_s >= 1.0
+
+
 def test_what_breaks_the_device_is_not_passed_over(machine: Machine) -> None:
     def broken(size: int) -> Callable[[], None]:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
