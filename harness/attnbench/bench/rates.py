@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from attnbench.bench.blas import set_numpy_threads
+from attnbench.bench.cuda_clock import CudaClock
 from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Refusal, classify
 from attnbench.bench.flush import cache_bytes_of
@@ -117,7 +118,7 @@ def ceiling(kind: str, device: str, dtype: str, threads: int | None, seconds: fl
         held = cache_bytes_of(device)
         size = _buffer_bytes(held, _available_bytes(device))
         ways = (_reading if kind == "read" else _copying)(device, size)
-    measure = partial(_time_on_cpu, perf_counter) if on_cpu else partial(_time_on_gpu, device)
+    measure = partial(_time_on_cpu, perf_counter) if on_cpu else _on_gpus_clock(device)
     with torch.no_grad():
         rate = fastest(ways, seconds, measure=measure, clock=perf_counter)
     return CeilingReply(per_s=rate.per_s, way=rate.way, cache_bytes=held)
@@ -203,22 +204,10 @@ def _time_on_cpu(clock: Callable[[], float], call: Call, calls: int) -> float:
     return clock() - began
 
 
-def _time_on_gpu(device: str, call: Call, calls: int) -> float:
-    """By CUDA events: from the start of the first call's work to the end of the last one's."""
-    from torch import cuda
-
-    with cuda.device(device):
-        first, last = (
-            cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch left it untyped
-            for _ in range(2)
-        )
-        cuda.synchronize(device)
-        first.record()
-        for _ in range(calls):
-            call()
-        last.record()
-        cuda.synchronize(device)
-    return float(first.elapsed_time(last)) / 1e3
+def _on_gpus_clock(device: str) -> Measure:
+    """By the device's own time: launches are no part of it."""
+    clock = CudaClock(device)
+    return lambda call, calls: clock.sample(call, calls)["elapsed_s"]
 
 
 # Matrices

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 
-from attnbench.bench import blas, rates
+from attnbench.bench import blas, cuda_clock, rates
 from attnbench.bench.failures import Refusal
 from attnbench.bench.rates import Rate, Way, fastest
 from attnbench.ceilings import BANDWIDTHS
+from fake_cuda import FakeCuda, FakeTime
 
 
 class Machine:
@@ -218,46 +218,12 @@ def test_a_buffer_that_caches_would_hold_is_none() -> None:
 # A GPU, played
 
 
-class FakeCuda:
-    """CUDA's events, for kernels that take `kernel_s` each; the host does not wait for them."""
-
-    def __init__(self, kernel_s: float) -> None:
-        self.kernel_s = kernel_s
-        self.device_s = 0.0
-        self.synchronized = 0
-        self.current: list[str] = []
-        outer = self
-
-        class Event:
-            def __init__(self, enable_timing: bool) -> None:
-                assert enable_timing
-
-            def record(self) -> None:
-                self.at_s = outer.device_s
-
-            def elapsed_time(self, other: Event) -> float:
-                assert outer.synchronized >= 2, "events were read before the device was done"
-                return 1e3 * (other.at_s - self.at_s)
-
-        self.Event = Event
-
-    @contextmanager
-    def device(self, name: str) -> Iterator[None]:
-        self.current.append(name)
-        yield
-
-    def synchronize(self, device: str) -> None:
-        self.synchronized += 1
-
-    def launch(self) -> None:
-        self.device_s += self.kernel_s
-
-
-def test_on_a_gpu_events_tell_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = FakeCuda(2e-3)
-    monkeypatch.setattr(torch, "cuda", cuda)
-    assert rates._time_on_gpu("cuda:1", cuda.launch, 5) == pytest.approx(0.01)
-    assert cuda.current == ["cuda:1"]
+def test_on_a_gpu_the_devices_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = FakeTime().install(monkeypatch, cuda_clock)
+    gpu = FakeCuda(time).install(monkeypatch)
+    measure = rates._on_gpus_clock("cuda:1")
+    # Each takes the host 5 µs and the device 2 µs: calls that nobody runs ahead of would seem to take 5.
+    assert measure(gpu.kernel(5_000, 2_000), 20) == pytest.approx(20 * 2e-6, rel=0.01)
 
 
 def test_on_a_gpu_float32_may_go_by_tf32_and_the_setting_is_put_back() -> None:
