@@ -38,7 +38,16 @@ BANDWIDTHS = ("read", "copy")
 SCHEMA_VERSION = 1
 
 #: Entries of a fingerprint that decide what a processor reaches, and libraries that do.
-_OF_THE_CPU = ("cpu", "cores_usable", "cgroup_cpus", "smt", "boost", "governor", "hypervisor")
+_OF_THE_CPU = (
+    "cpu",
+    "cores_usable",
+    "cgroup_cpus",
+    "smt",
+    "boost",
+    "governor",
+    "hypervisor",
+    "inherited_variables",
+)
 _LIBRARIES = ("torch", "numpy")
 
 #: Entries of a device that decide what it reaches.
@@ -87,7 +96,8 @@ class Ceilings:
     """What a device was measured to reach.
 
     `device` is `cpu` or `cuda:0`, `device_name` what it calls itself; `cache_bytes` is what its last-level
-    cache holds (None: not found out), `measured_at` UTC in ISO 8601.
+    cache holds (None: not found out), `measured_at` UTC in ISO 8601. `disturbed` says why these may be too
+    low: what else ran, say (None: nothing did).
     """
 
     device: str
@@ -96,6 +106,7 @@ class Ceilings:
     measured_at: str
     matrix: tuple[MatrixRate, ...]
     bandwidth: tuple[Bandwidth, ...]
+    disturbed: str | None = None
 
     def flops_per_s(self, dtype: str, threads: int | None) -> float | None:
         """The most that up to `threads` threads reached in `dtype`; None where that was not measured.
@@ -272,6 +283,7 @@ def _is_whole(value: Any) -> bool:
 #: What a field's value must be, by its annotation.
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("text", lambda value: isinstance(value, str)),
+    "str | None": ("text or null", lambda value: value is None or isinstance(value, str)),
     "float": ("a number", lambda value: _is_whole(value) or isinstance(value, float)),
     "int | None": ("a whole number or null", lambda value: value is None or _is_whole(value)),
     "tuple[MatrixRate, ...]": ("a list", lambda value: isinstance(value, list | tuple)),

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from attnbench.inherited import inherited
 from attnbench.nvml import Gpu
 from attnbench.protocol import HelloReply
 
@@ -56,6 +57,7 @@ FIELDS: Mapping[str, str] = {
     "threads": "threads that each kernel may use",
     "malloc": "the allocator's policy in the measuring processes: pinned or default",
     "bench_environment": "environment variables set for the measuring processes",
+    "inherited_variables": "variables that reach them from outside and change how fast kernels are",
     "git_commit": "commit of the checkout that the run was started in; None: in none",
     "git_dirty": "whether its tracked files had changes",
     "load_average": "runnable processes, averaged over the minute before the run",
@@ -114,6 +116,7 @@ def fingerprint(
         "threads": threads,
         "malloc": malloc,
         "bench_environment": dict(bench_environment or {}),
+        "inherited_variables": inherited(os.environ),
         "git_commit": commit,
         "git_dirty": _probe(_git_dirty) if commit else None,
         "load_average": _probe(lambda: round(os.getloadavg()[0], 2)),

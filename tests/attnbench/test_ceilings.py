@@ -168,6 +168,11 @@ def test_what_decides_the_rates_is_in_the_key(changes: dict[str, Any]) -> None:
     assert cache_key(changed(**changes), "cpu") != cache_key(ENVIRONMENT, "cpu")
 
 
+def test_a_variable_that_changes_kernels_is_in_the_key() -> None:
+    other = changed(inherited_variables={"OPENBLAS_CORETYPE": "Haswell"})
+    assert cache_key(other, "cpu") != cache_key(ENVIRONMENT, "cpu")
+
+
 def test_what_decides_nothing_is_not_in_the_key() -> None:
     other = changed(
         load_average=3.0, libraries={**ENVIRONMENT["libraries"], "triton": "4.0"}, git_commit="abc"

@@ -62,6 +62,14 @@ def test_a_fingerprint_has_every_field_and_is_json() -> None:
     assert found["memory_bytes"] > 2**20
 
 
+def test_variables_that_benches_inherit_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    monkeypatch.setenv("UNRELATED", "1")
+    found = fingerprint()["inherited_variables"]
+    assert found["OPENBLAS_CORETYPE"] == "Haswell"
+    assert "UNRELATED" not in found
+
+
 def test_without_a_zygote_it_is_this_interpreters() -> None:
     found = fingerprint()
     assert list(found) == list(FIELDS)

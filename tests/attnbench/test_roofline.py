@@ -57,6 +57,12 @@ def test_beyond_the_matrix_rate_is_what_even_the_least_work_would_need_longer_fo
     )
 
 
+def test_beyond_ceilings_that_may_be_too_low_is_what_no_disturbance_explains() -> None:
+    disturbed = replace(CEILINGS, disturbed="others used the CPU")
+    assert of(WORK, 0.9 / 1.95, ceilings=disturbed).flagged is False
+    assert of(WORK, 0.9 / 2.05, ceilings=disturbed).flagged is True
+
+
 def test_only_cold_calls_are_held_against_the_bandwidth() -> None:
     assert of(TRAFFIC, 0.2).flagged is False
     assert of(TRAFFIC, 0.25 / 1.04, cold=True).flagged is False

@@ -219,9 +219,14 @@ def print_ceilings(diagnosis: Diagnosis) -> None:
             when += ", remembered; --refresh measures anew"
         shown.print(Text(f" {when}", style="dim"))
         _print_rates(shown, ceilings)
-        if device in diagnosis.unkept:
-            why = f"not kept, as they may be too low: {clean(diagnosis.unkept[device])}"
-            shown.print(Text(f" !   {why}; run it again when nothing else runs", style="yellow"))
+        if ceilings.disturbed is not None:
+            then = (
+                "those from before hold"
+                if device in diagnosis.unkept
+                else "the doctor's next run measures anew"
+            )
+            why = f"may be too low: {clean(ceilings.disturbed)}; {then}"
+            shown.print(Text(f" !   {why}", style="yellow"))
     for device, reason in diagnosis.unmeasured.items():
         _print_title(shown, f"Ceilings of {clean(device)}")
         shown.print(Text(f" !   could not be measured: {clean(reason)}", style="yellow"))

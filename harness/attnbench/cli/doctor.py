@@ -119,29 +119,34 @@ def _examine(
 def _find_ceilings(
     diagnosis: Diagnosis, source: BenchSource, steps: Steps, disturbed: str | None, *, refresh: bool
 ) -> None:
-    """Those that are known, and those that are not, measured now.
+    """Those that are known, and those that are not, measured now and kept.
 
-    They are kept unless the machine is `disturbed`: ceilings that are too low would flag sound rows.
+    What is measured on a `disturbed` machine says so, is measured again the next time, and replaces nothing
+    that was measured in peace.
     """
+    from dataclasses import replace
+
     from attnbench import ceilings
     from attnbench.doctor.ceilings import measure
 
     for device in diagnosis.devices:
-        known = None if refresh else ceilings.load(diagnosis.environment, device)
-        if known is not None:
+        kept = ceilings.load(diagnosis.environment, device)
+        in_peace = kept is not None and kept.disturbed is None
+        if kept is not None and in_peace and not refresh:
+            diagnosis.ceilings[device] = kept
             diagnosis.remembered.add(device)
+            continue
+        try:
+            with steps.step(f"ceilings of {device}", CEILINGS_S) as step:
+                found = replace(measure(source, device, progressed=step.share), disturbed=disturbed)
+        except MeasuringError as error:
+            diagnosis.unmeasured[device] = str(error)
+            continue
+        diagnosis.ceilings[device] = found
+        if disturbed is not None and in_peace:
+            diagnosis.unkept[device] = disturbed
         else:
-            try:
-                with steps.step(f"ceilings of {device}", CEILINGS_S) as step:
-                    known = measure(source, device, progressed=step.share)
-            except MeasuringError as error:
-                diagnosis.unmeasured[device] = str(error)
-                continue
-            if disturbed is None:
-                ceilings.save(diagnosis.environment, known)
-            else:
-                diagnosis.unkept[device] = disturbed
-        diagnosis.ceilings[device] = known
+            ceilings.save(diagnosis.environment, found)
 
 
 def _checked(devices: Sequence[str]) -> list[str]:

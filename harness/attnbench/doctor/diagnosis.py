@@ -18,7 +18,7 @@ class Diagnosis:
     """What was found of `devices`; parts that were not come to are empty.
 
     `environment` is the machine's fingerprint. `remembered` are the devices whose ceilings were known from an
-    earlier time; `unkept` says why those of others were not kept, `unmeasured` why some have none.
+    earlier time; `unkept` says why those of others replaced nothing, `unmeasured` why some have none.
     """
 
     devices: Sequence[str] = ()
@@ -41,12 +41,11 @@ class Diagnosis:
         warnings = sum(finding.level == "warning" for finding in self.findings)
         verdicts = [check.verdict for check in self.self_test]
         judged = sum(verdict != SKIPPED for verdict in verdicts)
-        kept = [device for device in self.ceilings if device not in self.unkept]
         parts = [
             "no warnings" if not warnings else "1 warning" if warnings == 1 else f"{warnings} warnings",
             f"self-test: {verdicts.count(PASS)} of {judged} figures true"
             + (f" ({verdicts.count(SKIPPED)} skipped)" if SKIPPED in verdicts else ""),
-            f"ceilings of {', '.join(kept)} known" if kept else "no ceilings known",
+            f"ceilings of {', '.join(self.ceilings)} known" if self.ceilings else "no ceilings known",
         ]
         return "; ".join(parts)
 

@@ -157,14 +157,26 @@ def test_ceilings_are_remembered_until_they_are_to_be_refreshed(stage: Stage) ->
     assert stage.measured == ["cpu", "cpu"]
 
 
-def test_ceilings_measured_beside_others_are_shown_and_not_kept(stage: Stage) -> None:
+def test_ceilings_measured_beside_others_say_so_and_are_measured_again(stage: Stage) -> None:
     stage.readings = BUSY
     result = run("--json")
     document = json.loads(result.stdout)
-    assert document["ceilings"]["cpu"]["matrix"]
+    assert "50% of the CPUs" in document["ceilings"]["cpu"]["disturbed"]
+    assert document["ceilings_unkept"] == {}
+    kept = ceilings.load(document["environment"], "cpu")
+    assert kept == Ceilings.from_json(document["ceilings"]["cpu"])
+    assert "may be too low" in run().stdout
+    assert stage.measured == ["cpu", "cpu"]
+
+
+def test_ceilings_measured_beside_others_replace_none_that_were_measured_in_peace(stage: Stage) -> None:
+    in_peace = Ceilings.from_json(json.loads(run("--json").stdout)["ceilings"]["cpu"])
+    assert in_peace.disturbed is None
+    stage.readings = BUSY
+    document = json.loads(run("--refresh", "--json").stdout)
     assert "50% of the CPUs" in document["ceilings_unkept"]["cpu"]
-    assert ceilings.load(document["environment"], "cpu") is None
-    assert "not kept" in run().stdout
+    assert ceilings.load(document["environment"], "cpu") == in_peace
+    assert "those from before hold" in run("--refresh").stdout
 
 
 def test_ceilings_that_cannot_be_measured_are_told_and_break_nothing(stage: Stage) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from attnbench.doctor.finding import Finding, ok, unknown, warning
 from attnbench.doctor.findings.words import joined
 from attnbench.doctor.readings import Readings
-from attnbench.doctor.readings.variables import INHERITED, POOL_VARIABLES
+from attnbench.doctor.readings.variables import POOL_VARIABLES
+from attnbench.inherited import INHERITED
 
 __all__ = ["inherited", "precision", "thread_pools", "thread_variables"]
 

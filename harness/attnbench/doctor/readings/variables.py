@@ -5,39 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["INHERITED", "POOL_VARIABLES", "Variables", "read_variables"]
+from attnbench.inherited import inherited
+
+__all__ = ["POOL_VARIABLES", "Variables", "read_variables"]
 
 #: Variables that say how many threads a pool has; attnbench sets them by `measure.threads`.
 POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-#: What changes how fast kernels are and is left as the user set it, with what it does.
-INHERITED: Mapping[str, str] = {
-    "ATEN_CPU_CAPABILITY": "torch's kernels use another instruction set than the processor has",
-    "CUBLAS_WORKSPACE_CONFIG": "cuBLAS has another workspace, and other kernels to choose from",
-    "CUDA_LAUNCH_BLOCKING": "every CUDA launch waits for its kernel: launches cannot overlap",
-    "DNNL_MAX_CPU_ISA": "oneDNN's kernels use another instruction set than the processor has",
-    "GLIBC_TUNABLES": "malloc may behave otherwise than measure.malloc says",
-    "GOMP_CPU_AFFINITY": "OpenMP's threads are pinned, NumPy's are not: they may share CPUs",
-    "KMP_AFFINITY": "OpenMP's threads are pinned, NumPy's are not: they may share CPUs",
-    "MKL_CBWR": "MKL computes reproducibly, on slower paths",
-    "MKL_DYNAMIC": "MKL chooses its number of threads by another rule",
-    "MKL_ENABLE_INSTRUCTIONS": "MKL uses another instruction set than the processor has",
-    "NPY_DISABLE_CPU_FEATURES": "NumPy's kernels use another instruction set than the processor has",
-    "NVIDIA_TF32_OVERRIDE": "CUDA libraries use TF32, or do not, whatever torch's setting says",
-    "OMP_DYNAMIC": "OpenMP may use fewer threads than it is told",
-    "OMP_PLACES": "OpenMP's threads are pinned, NumPy's are not: they may share CPUs",
-    "OMP_PROC_BIND": "OpenMP's threads are pinned, NumPy's are not: they may share CPUs",
-    "OMP_THREAD_LIMIT": "OpenMP may use fewer threads than it is told",
-    "ONEDNN_DEFAULT_FPMATH_MODE": "oneDNN may compute float32 in a lower precision",
-    "ONEDNN_MAX_CPU_ISA": "oneDNN's kernels use another instruction set than the processor has",
-    "OPENBLAS_CORETYPE": "OpenBLAS uses the kernels of another processor",
-    "OPENBLAS_L2_SIZE": "OpenBLAS's blocks are made for another cache",
-    "PYTHONMALLOC": "Python's own objects are allocated by other means, and more slowly",
-    "PYTHONDEVMODE": "Python checks itself while it runs, which makes calls of small kernels slower",
-    "PYTORCH_CUDA_ALLOC_CONF": "torch's CUDA allocator behaves otherwise, in time and in memory",
-    "PYTORCH_NO_CUDA_MEMORY_CACHING": "every CUDA tensor is allocated by the driver, which takes long",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "float32 products on a GPU may be TF32, whatever torch is told",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +22,7 @@ class Variables:
 
 
 def read_variables(here: Mapping[str, str], benches: Mapping[str, str]) -> Variables:
-    """What of the variables set `here` does not reach `benches`, and what of `INHERITED` does.
+    """What of the variables set `here` does not reach `benches`, and what of `attnbench.inherited` does.
 
     Only variables that matter to measuring are looked at: those that benches have other values of, or lack.
     """
@@ -59,5 +32,5 @@ def read_variables(here: Mapping[str, str], benches: Mapping[str, str]) -> Varia
             for name, value in sorted(here.items())
             if benches.get(name) != value
         },
-        kept={name: here[name] for name in INHERITED if here.get(name) and benches.get(name) == here[name]},
+        kept={name: value for name, value in inherited(here).items() if benches.get(name) == value},
     )
