@@ -17,7 +17,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-demo: $(STAMP)   ## install, sweep the quick scenario and write its report
+demo: $(STAMP)   ## install, look at the machine, sweep the quick scenario and write its report
+	-$(BIN)/attnbench doctor
 	$(BIN)/attnbench sweep scenarios/quick.yaml --report
 
 test: $(STAMP)   ## install and run the whole test suite
