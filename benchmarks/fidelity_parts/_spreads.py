@@ -12,6 +12,9 @@ __all__ = ["central_80", "spread_interval", "spread_ratio"]
 
 RESAMPLES = 1000
 
+#: Draws as many of the values as there are, with replacement.
+Draw = Callable[[Sequence[float]], list[float]]
+
 
 def central_80(values: Sequence[float]) -> float:
     """Half the width of the central 80% of the logarithms of `values`: 0.01 is ±1% or so."""
@@ -25,16 +28,25 @@ def spread_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def spread_ratio(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
-    """The spread of `values` over that of `others`, and its 95% bootstrap interval."""
-    low, high = _bootstrap(lambda draw: central_80(draw(values)) / central_80(draw(others)))
+    """The spread of `values` over that of `others`, and its 95% bootstrap interval.
+
+    Resamples of the others that have no spread, one value drawn again and again, are left out.
+
+    Raises:
+        ZeroDivisionError: the others have no spread.
+    """
+
+    def ratio(draw: Draw) -> float | None:
+        own, other = central_80(draw(values)), central_80(draw(others))
+        return own / other if other > 0 else None
+
+    low, high = _bootstrap(ratio)
     return central_80(values) / central_80(others), low, high
 
 
-Draw = Callable[[Sequence[float]], list[float]]
-
-
-def _bootstrap(statistic: Callable[[Draw], float]) -> tuple[float, float]:
+def _bootstrap(statistic: Callable[[Draw], float | None]) -> tuple[float, float]:
     """The 95% interval of `statistic`, which is given a way to draw with replacement."""
     rng = Random(0)
-    drawn = sorted(statistic(lambda values: rng.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    found = [statistic(lambda values: rng.choices(values, k=len(values))) for _ in range(RESAMPLES)]
+    drawn = [value for value in found if value is not None]
     return stats.percentile(drawn, 2.5), stats.percentile(drawn, 97.5)

@@ -48,6 +48,11 @@ def test_the_spread_is_half_the_central_80_percent_of_the_logarithms() -> None:
     assert spread_ratio(values, [value**2 for value in values])[0] == pytest.approx(0.5)
 
 
+def test_resamples_without_a_spread_are_no_error() -> None:
+    share, low, high = spread_ratio([1.0, 1.1, 1.2], [1.0, 1.0, 1.0, 1.0, 2.0])
+    assert 0 <= low <= share <= high
+
+
 def test_intervals_of_spreads_hold_them_and_narrow() -> None:
     few = [spread_interval(_normal(seed, 40)) for seed in range(10)]
     truth = 0.1 * 1.2816  # the 90th percentile of a normal
