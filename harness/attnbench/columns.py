@@ -153,8 +153,8 @@ COLUMNS: tuple[Column, ...] = (
         "speedup",
         "float64",
         "ratio",
-        "The anchor's time over this case's (above 1: faster than the anchor), formed per round and process; "
-        "the median of log ratios of each process, then the median of those. 1 for the anchor itself.",
+        "The anchor's time over this case's (above 1: faster than the anchor), formed per round: the median "
+        "over all rounds that both have in the same process. 1 for the anchor itself.",
         _NO_RATIO,
     ),
     Column(

@@ -238,6 +238,12 @@ def test_a_shared_drift_leaves_the_speedup_alone() -> None:
     assert estimate.relative_width < 0.2  # the drift alone would make it several
 
 
+def test_every_round_counts_alike_in_the_value_of_a_speedup() -> None:
+    anchor = [Samples((0, 1, 2), (2.0, 2.0, 2.0)), Samples((0,), (8.0,))]
+    case = [Samples((0, 1, 2), (1.0, 1.0, 1.0)), Samples((0,), (1.0,))]
+    assert speedup(anchor, case) == Estimate(2.0, None)  # not √(2·8), the median of the processes' medians
+
+
 def test_the_interval_of_a_speedup_covers_at_its_level() -> None:
     rng = random.Random(8)
     hits = 0
