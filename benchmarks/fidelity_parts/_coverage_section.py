@@ -434,7 +434,7 @@ def _draw(
                 fontsize=8,
                 color=color,
             )
-    if not shown:
+    if not points:
         return
     values = [share.value for _, share in shown]
     intervals = [share.interval for _, share in shown]

@@ -7,7 +7,9 @@ backward that keeps the weights needs four. Bytes count each operand once.
 
 `least_flops` and `least_bytes` are what no right implementation can do without: four products in a backward,
 and of the operands what the mask lets anybody see. A backward need not read the output, nor need anybody
-read queries that see no key. Cost models are registered per operation in `COSTS`.
+read queries that see no key. A query that sees a single key gives it the weight 1 whatever its score is: its
+output is that value, its gradient 0, so it takes no product, and neither it nor that key has to be read. Cost
+models are registered per operation in `COSTS`.
 """
 
 from __future__ import annotations
@@ -41,21 +43,28 @@ def _attention(workload: Workload, seed: int) -> Costs:
     forward = 2 * pairs * (shape.head_dim + shape.v_head_dim)
     backward = 2 * pairs * (3 * shape.head_dim + 2 * shape.v_head_dim)
     flops = {"forward": forward, "backward": backward, "forward_backward": forward + backward}
-    least_flops = {"forward": forward, "backward": 2 * forward, "forward_backward": 3 * forward}
+    seeing, choosing = (mask.queries_that_see(least) for least in (1, 2))  # any key; more than one
+    alone = seeing - choosing
+    products = forward - 2 * alone * shape.heads * (shape.head_dim + shape.v_head_dim)
+    least_flops = {"forward": products, "backward": 2 * products, "forward_backward": 3 * products}
     both = shape.head_dim + shape.v_head_dim
     queries = shape.batch * shape.heads * shape.q_len * both  # q and o, as much as dq and do
     keys = shape.batch * shape.kv_heads * shape.kv_len * both  # k and v, as much as dk and dv
     # A forward reads q, k, v and writes o. A backward reads q, k, v, o, do and writes dq, dk, dv.
     gradients = 2 * (queries + keys)
     elements = {"forward": queries + keys, "backward": gradients, "forward_backward": gradients}
-    of_values = shape.batch * shape.heads * shape.q_len * shape.v_head_dim  # o, as much as do
-    of_queries = queries - of_values  # q, as much as dq
-    seen = mask.keys_seen() * shape.kv_heads * both
-    q, do = (of_queries, of_values) if mask.all_see() else (0, 0)
+    dq = shape.batch * shape.heads * shape.q_len * shape.head_dim
+    o = shape.batch * shape.heads * shape.q_len * shape.v_head_dim
+    # At most one key is seen by each of those that see no other, and perhaps by nobody else.
+    chosen = max(0, mask.keys_seen() - alone) * shape.kv_heads
+    k = chosen * shape.head_dim
+    v = mask.keys_seen() * shape.kv_heads * shape.v_head_dim
+    q = choosing * shape.heads * shape.head_dim
+    do = seeing * shape.heads * shape.v_head_dim
     least_elements = {
-        "forward": q + seen + of_values,
-        "backward": q + seen + do + of_queries + keys,
-        "forward_backward": q + seen + of_values + do + of_queries + keys,
+        "forward": q + k + v + o,
+        "backward": q + k + chosen * shape.v_head_dim + do + dq + keys,
+        "forward_backward": q + k + v + o + do + dq + keys,
     }
     return Costs(
         flops=flops[workload.pass_],

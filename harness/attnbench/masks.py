@@ -352,10 +352,13 @@ class Mask:
         seen = int(np.maximum(0, stop - start).sum())
         return seen * (self.batch if start.shape[0] == 1 else 1)
 
-    def all_see(self) -> bool:
-        """Whether every query sees a key: those that do follow one another, so the outermost two tell."""
-        ends = [self._ranges(query, query + 1) for query in (0, self.q_len - 1)]
-        return all(bool((start < stop).all()) for start, stop in ends)
+    def queries_that_see(self, least: int) -> int:
+        """The number of queries that see at least so many keys (1 or more), over the whole batch."""
+        total = 0
+        for first in range(0, self.q_len, COUNTED_AT_A_TIME):
+            start, stop = self._ranges(first, min(first + COUNTED_AT_A_TIME, self.q_len))
+            total += int((stop - start >= least).sum()) * (self.batch if start.shape[0] == 1 else 1)
+        return total
 
     def to_bool(self, device: Any = None) -> Any:
         """The mask as a boolean `[B or 1, 1, Lq, Lk]`, True where attention is allowed; None for `none`.

@@ -175,7 +175,27 @@ def test_the_least_bytes_are_those_of_keys_that_somebody_sees() -> None:
 
 def test_queries_that_see_no_key_need_not_be_read() -> None:
     shape = AttentionShape(batch=1, heads=1, kv_heads=1, q_len=9, kv_len=3, head_dim=4)
-    assert costs(Workload("attention", shape, mask="causal")).least_bytes == 4 * (2 * 3 * 4 + 9 * 4)
+    # Six queries see no key and one a single one, so that two are read; as may be but two of the keys.
+    q, k, v, o = 2 * 4, 2 * 4, 3 * 4, 9 * 4
+    assert costs(Workload("attention", shape, mask="causal")).least_bytes == 4 * (q + k + v + o)
+    backward = costs(Workload("attention", shape, mask="causal", pass_="backward"))
+    do, written = 3 * 4, (9 + 3 + 3) * 4
+    assert backward.least_bytes == 4 * (q + k + 2 * 4 + do + written)
+
+
+@pytest.mark.parametrize("pass_", PASSES)
+@pytest.mark.parametrize(("kv_len", "mask"), [(1, "none"), (6, "sliding_window(1)")])
+def test_a_single_key_takes_no_product(kv_len: int, mask: str, pass_: str) -> None:
+    """The weights are 1 whatever the scores are: an honest kernel copies v, and is beyond no matrix rate."""
+    workload = Workload("attention", AttentionShape(1, 2, 2, 6, kv_len, 4), mask, pass_=pass_)
+    assert costs(workload).flops > 0
+    assert costs(workload).least_flops == 0
+
+
+def test_only_queries_that_choose_among_keys_take_products() -> None:
+    shape = AttentionShape(batch=2, heads=3, kv_heads=3, q_len=4, kv_len=4, head_dim=5)
+    causal = costs(Workload("attention", shape, mask="causal"))
+    assert causal.least_flops == causal.flops * 9 // 10  # 1 of 1 + 2 + 3 + 4 pairs is a query's only one
 
 
 @given(
