@@ -14,19 +14,24 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     return FakeTime().install(monkeypatch, clock)
 
 
-def test_a_warm_sample_times_its_calls_together_after_one_that_is_not_timed(time: FakeTime) -> None:
+@pytest.mark.parametrize(
+    ("lasts_ns", "primed_by"), [(1_000, 4), (1_500_000, 3), (3_999_999, 2), (4_000_000, 1), (10**9, 1)]
+)
+def test_a_warm_sample_times_its_calls_together_after_some_that_are_not_timed(
+    time: FakeTime, lasts_ns: int, primed_by: int
+) -> None:
     made: list[int] = []
 
     def call() -> None:
         made.append(1)
-        time.spend(5_000_000 if len(made) == 1 else 1_000)
+        time.spend(lasts_ns if len(made) <= primed_by else 1_000)
 
     assert clock.sample(call, 7) == {
         "elapsed_s": pytest.approx(7e-6),
         "cpu_s": pytest.approx(14e-6),
         "launch_s": None,
     }
-    assert len(made) == 8
+    assert len(made) == 7 + primed_by
 
 
 def test_a_cold_sample_flushes_before_each_call_and_does_not_time_it(time: FakeTime) -> None:
@@ -66,14 +71,15 @@ def test_no_call_finds_an_earlier_output_alive() -> None:
         return output
 
     clock.sample(call, 5)
-    assert found == [0] * 6
+    assert found == [0] * len(found)
+    assert len(found) > 5
 
 
 def test_garbage_is_not_collected_during_a_sample() -> None:
     states: list[bool] = []
     assert gc.isenabled()
     clock.sample(lambda: states.append(gc.isenabled()), 3)
-    assert states == [False] * 4
+    assert set(states) == {False}
     assert gc.isenabled()
     with pytest.raises(ZeroDivisionError):
         clock.sample(lambda: 1 / 0, 3)
