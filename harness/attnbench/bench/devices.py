@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HOW_TO_GET", "cpu_name", "cuda_uuid", "probe", "why_unavailable"]
+__all__ = ["HOW_TO_GET", "cpu_name", "cuda_uuid", "probe", "use", "why_unavailable"]
 
 #: How to come by a device of each kind that was looked for and not found.
 HOW_TO_GET = {
@@ -47,6 +47,19 @@ def why_unavailable(device: str) -> str | None:
         return None
     how = "" if devices else f"; it {HOW_TO_GET.get(kind, 'is no kind of device that is known')}"
     return f"there is no device {device} here: torch finds {len(devices) or 'no'} {kind} device(s){how}"
+
+
+def use(device: str) -> None:
+    """Make the GPU `device` the one that kernels are launched on; nothing for a CPU.
+
+    torch's own operations go to where their tensors are, those of other compilers (Triton, CUDA) to the
+    current device, whatever their tensors say.
+    """
+    kind, _, number = device.partition(":")
+    if kind == "cuda":
+        from torch import cuda
+
+        cuda.set_device(int(number or 0))
 
 
 def cuda_uuid(device: str) -> str | None:

@@ -75,14 +75,15 @@ def _within(roots: Iterable[Any], with_globals: int = 0) -> list[Any]:
     waiting = deque(roots)
     while waiting and (not with_globals or len(objects) < with_globals):
         each = waiting.popleft()
-        if id(each) in seen or isinstance(each, _CLOSED):
+        # By its type alone: `isinstance` asks objects that stand for others, which may refuse or import them.
+        if id(each) in seen or issubclass(type(each), _CLOSED):
             continue
         seen.add(id(each))
         objects.append(each)
-        if isinstance(each, FunctionType):
+        if type(each) is FunctionType:
             waiting += [each.__closure__, each.__defaults__, each.__dict__]
             values = each.__globals__.values() if with_globals else ()
-            waiting += [value for value in values if not callable(value) or isinstance(value, _Remembering)]
+            waiting += [value for value in values if not callable(value) or type(value) is _Remembering]
         else:
             waiting += gc.get_referents(each)
     return objects

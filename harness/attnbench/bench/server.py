@@ -12,7 +12,7 @@ from typing import Any
 from attnbench.bench import accuracy, memory, rates, replay
 from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.description import description
-from attnbench.bench.devices import why_unavailable
+from attnbench.bench.devices import use, why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kept import kept_bytes
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
@@ -112,15 +112,18 @@ class BenchServer:
             torch.set_num_threads(request["threads"])
         if request.get("poisoned") or request.get("deterministic"):
             accuracy.poison(fill=bool(request.get("poisoned")))
+        options, device = request["options"], request["device"]
+        unavailable = None if request.get("capable") else why_unavailable(device)
+        if unavailable is None:
+            use(device)
         self._settings = TorchSettings()
         scope = request.get("scope", "")
         keep_by_case(scope, request["case"])
         implementation = self._implementation(request["implementation"])
-        options, device = request["options"], request["device"]
         workload = Workload.from_json(request["workload"])
         implementation.with_defaults(options)
         if not request.get("capable"):
-            _refuse("unavailable", why_unavailable(device) or implementation.available(device))
+            _refuse("unavailable", unavailable or implementation.available(device))
             _refuse("unsupported", why_unsupported(implementation, options, workload, device))
         reply = PrepareReply(
             framework=implementation.framework,

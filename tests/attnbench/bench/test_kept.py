@@ -92,3 +92,18 @@ def test_what_is_small_beside_the_peak_is_not_told(monkeypatch: pytest.MonkeyPat
 def test_the_search_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "MOST_OBJECTS", 1)
     assert told(keeping.load_cached, "numpy") is None  # out of reach then
+
+
+class _Unbound:
+    """Stands for an object that is not there yet, as the proxies of web frameworks do."""
+
+    @property
+    def __class__(self) -> type:
+        raise RuntimeError("nothing is bound to this proxy")
+
+
+def test_an_object_that_will_not_say_its_class_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(keeping.WORKSPACES, "proxy", _Unbound())
+    assert told(keeping.load_in_a_closure, "torch") == (
+        "64.0 KiB that are kept from call to call are not counted"
+    )

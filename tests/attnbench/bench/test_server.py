@@ -447,6 +447,42 @@ def test_what_one_kernel_sets_for_the_process_does_not_reach_another() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize(
+    ("holder", "name", "value"),
+    [
+        (torch.backends, "fp32_precision", "tf32"),
+        (torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        (torch.backends.cuda.matmul, "allow_tf32", True),
+        (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+        (torch.backends.mkldnn.matmul, "fp32_precision", "bf16"),
+    ],
+)
+def test_a_precision_set_by_backend_harms_nobody_else(holder: Any, name: str, value: Any) -> None:
+    """torch raises where the general precision is asked for after one was set for a backend alone."""
+    before = getattr(holder, name)
+    assert before != value
+    seen = []
+
+    def selfish(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        setattr(holder, name, value)
+        return right(q, k, v, **rest)
+
+    def other(q: Any, k: Any, v: Any, **rest: Any) -> Any:
+        seen.append((getattr(holder, name), torch.get_float32_matmul_precision()))
+        return right(q, k, v, **rest)
+
+    bench = server(selfish=selfish, other=other)
+    try:
+        for case in ("selfish", "other"):
+            assert bench.answer(request(case))["ok"]
+        for case in ("selfish", "other"):
+            sampled = bench.answer({"verb": "sample", "case": case, "calls": 1, "cache": "warm"})
+            assert sampled["ok"], sampled
+    finally:
+        bench.answer({"verb": "release", "case": "selfish"})  # restores
+    assert set(seen) == {(before, "highest")}
+
+
 def test_the_reference_can_be_made_ahead_of_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
     real = accuracy.answer

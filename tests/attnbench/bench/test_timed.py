@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attnbench.bench import clock, cuda_clock, energy, timed
-from attnbench.bench.devices import cuda_uuid, probe
+from attnbench.bench.devices import cuda_uuid, probe, use
 from attnbench.bench.timed import Instruments, Timed
 from fake_cuda import FakeCuda, FakeTime
 from fake_nvml import UUID, FakeGpu, FakeNvml
@@ -144,3 +144,13 @@ def test_a_gpu_is_known_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.delattr(known, "uuid")
     assert cuda_uuid("cuda:0") is None
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cuda:1", [1]), ("cuda", [0]), ("cpu", [])])
+def test_a_benchs_gpu_is_the_one_that_kernels_are_launched_on(
+    device: str, chosen: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    use(device)
+    assert found == chosen
