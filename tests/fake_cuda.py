@@ -50,6 +50,11 @@ class FakeEvent:
         self.cuda.time.spend(100)
         return self.at_ns <= self.cuda.time.now_ns
 
+    def synchronize(self) -> None:
+        assert self.at_ns is not None, "an event was waited for before it was recorded"
+        self.cuda.time.spend(1_000)
+        self.cuda.time.now_ns = max(self.cuda.time.now_ns, math.ceil(self.at_ns))
+
     def elapsed_time(self, last: FakeEvent) -> float:
         assert self.at_ns is not None
         assert last.at_ns is not None
@@ -68,6 +73,7 @@ class FakeCuda:
         self.ghz = ghz
         self.pending: deque[float] = deque()  # when each launch that is not yet worked off will be
         self.free_ns = 0.0  # when the device will have done all that was launched
+        self.elsewhere_ns = 0.0  # when it will have done what was launched beside the queue
         self.sleeps: list[int] = []
         self.kernels = 0
         self.capturing: list[tuple[float, float]] | None = None
@@ -107,13 +113,23 @@ class FakeCuda:
 
         return call
 
+    def beside(self, host_ns: float, device_ns: float) -> Callable[[], Any]:
+        """A call whose only kernel runs in a stream that waits for the queue, and that nothing waits for."""
+
+        def call() -> object:
+            self.time.spend(host_ns)
+            self.elsewhere_ns = max(self.elsewhere_ns, self.free_ns, self.time.now_ns) + device_ns
+            return object()
+
+        return call
+
     # What torch.cuda has
 
     def synchronize(self, device: object = None) -> None:
         if self.capturing is not None:
             raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         self.time.spend(1_000)
-        self.time.now_ns = max(self.time.now_ns, math.ceil(self.free_ns))
+        self.time.now_ns = max(self.time.now_ns, math.ceil(max(self.free_ns, self.elsewhere_ns)))
 
     def _sleep(self, cycles: int) -> None:
         self.sleeps.append(cycles)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from attnbench.bench import clock, cuda_clock
-from attnbench.bench.cuda_clock import RETRIES, CudaClock
+from attnbench.bench.cuda_clock import LATE_TRIES, RETRIES, CudaClock, NotWaitedFor
 from fake_cuda import FakeCuda, FakeTime
 
 
@@ -236,3 +237,33 @@ def test_a_hiccup_late_in_a_long_sample_costs_one_batch(cuda: FakeCuda) -> None:
     assert reply["launch_bound"] is False
     assert reply["elapsed_s"] == pytest.approx(400 * 5e-3)
     assert 403 < len(made) < 600
+
+
+@pytest.mark.parametrize("cold", [False, True])
+@pytest.mark.parametrize(("device_us", "calls"), [(300, 1), (30, 40), (5_000, 20)])
+def test_work_in_a_stream_that_nobody_waits_for_is_found_out(
+    cuda: FakeCuda, device_us: float, calls: int, cold: bool
+) -> None:
+    flush = (lambda: cuda.launch(3_000, 90_000)) if cold else None
+    hides = not cold or device_us > 100
+    with pytest.raises(NotWaitedFor, match="wait_stream") if hides else nullcontext():
+        CudaClock("cuda").sample(cuda.beside(10_000, device_us * 1e3), calls, flush)
+
+
+def test_a_host_that_is_disturbed_while_it_waits_accuses_nobody(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = 0
+    synchronize = cuda.synchronize
+
+    def disturbed(device: object = None) -> None:
+        nonlocal waits
+        waits += 1
+        synchronize(device)
+        if waits <= 2 * (LATE_TRIES - 1):  # each batch waits before it and after it
+            cuda.time.spend(5e6)
+
+    monkeypatch.setattr(cuda, "synchronize", disturbed)
+    reply = CudaClock("cuda").sample(cuda.kernel(10_000, 4_000), 10)
+    assert reply["elapsed_s"] == pytest.approx(10 * 4e-6)
+    assert waits == 2 * LATE_TRIES
