@@ -219,13 +219,10 @@ def print_ceilings(diagnosis: Diagnosis) -> None:
             when += ", remembered; --refresh measures anew"
         shown.print(Text(f" {when}", style="dim"))
         _print_rates(shown, ceilings)
-        if ceilings.disturbed is not None:
-            then = (
-                "those from before hold"
-                if device in diagnosis.unkept
-                else "the doctor's next run measures anew"
-            )
-            why = f"may be too low: {clean(ceilings.disturbed)}; {then}"
+        if device in diagnosis.unkept:
+            shown.print(Text(f" !   not kept: {clean(diagnosis.unkept[device])}", style="yellow"))
+        elif ceilings.disturbed is not None:
+            why = f"may be too low: {clean(ceilings.disturbed)}; the doctor's next run measures anew"
             shown.print(Text(f" !   {why}", style="yellow"))
     for device, reason in diagnosis.unmeasured.items():
         _print_title(shown, f"Ceilings of {clean(device)}")

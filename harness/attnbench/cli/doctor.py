@@ -11,7 +11,7 @@ import click
 
 from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted, terminable
 from attnbench.cli.options import json_option
-from attnbench.errors import MeasuringError, UsageError
+from attnbench.errors import MeasuringError, RunError, UsageError
 
 if TYPE_CHECKING:
     from attnbench.cli.diagnosis import Steps
@@ -122,7 +122,7 @@ def _find_ceilings(
     """Those that are known, and those that are not, measured now and kept.
 
     What is measured on a `disturbed` machine says so, is measured again the next time, and replaces nothing
-    that was measured in peace.
+    that was measured in peace. A cache that cannot be written to costs nothing of what was found out.
     """
     from dataclasses import replace
 
@@ -144,9 +144,12 @@ def _find_ceilings(
             continue
         diagnosis.ceilings[device] = found
         if disturbed is not None and in_peace:
-            diagnosis.unkept[device] = disturbed
+            diagnosis.unkept[device] = f"those measured before, in peace, hold ({disturbed})"
         else:
-            ceilings.save(diagnosis.environment, found)
+            try:
+                ceilings.save(diagnosis.environment, found)
+            except RunError as error:
+                diagnosis.unkept[device] = str(error)
 
 
 def _checked(devices: Sequence[str]) -> list[str]:

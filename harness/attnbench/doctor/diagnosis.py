@@ -47,6 +47,8 @@ class Diagnosis:
             + (f" ({verdicts.count(SKIPPED)} skipped)" if SKIPPED in verdicts else ""),
             f"ceilings of {', '.join(self.ceilings)} known" if self.ceilings else "no ceilings known",
         ]
+        if self.unkept:
+            parts[-1] += f" (not kept: {', '.join(self.unkept)})"
         return "; ".join(parts)
 
     def to_json(self, *, duration_s: float, exit_code: int) -> dict[str, Any]:

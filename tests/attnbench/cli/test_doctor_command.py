@@ -176,7 +176,23 @@ def test_ceilings_measured_beside_others_replace_none_that_were_measured_in_peac
     document = json.loads(run("--refresh", "--json").stdout)
     assert "50% of the CPUs" in document["ceilings_unkept"]["cpu"]
     assert ceilings.load(document["environment"], "cpu") == in_peace
-    assert "those from before hold" in run("--refresh").stdout
+    result = run("--refresh")
+    assert "not kept: those measured before, in peace, hold (" in " ".join(result.stdout.split())
+    assert result.stdout.splitlines()[-1].endswith("(not kept: cpu)")
+
+
+def test_a_cache_that_cannot_be_written_to_loses_nothing_that_was_found_out(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    document = json.loads(run("--json").stdout)
+    assert document["ceilings"]["cpu"] == measured("cpu").to_json()
+    assert "set XDG_CACHE_HOME" in document["ceilings_unkept"]["cpu"]
+    result = run()
+    assert "150 G" in result.stdout
+    assert "not kept: " in result.stdout
+    assert result.stdout.splitlines()[-1].endswith("ceilings of cpu known (not kept: cpu)")
 
 
 def test_ceilings_that_cannot_be_measured_are_told_and_break_nothing(stage: Stage) -> None:
