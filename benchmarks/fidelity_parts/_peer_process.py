@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -124,18 +125,18 @@ def prepared(request: Mapping[str, Any], modes: ExitStack) -> dict[str, Kernel]:
         case = load_case(registry.get(implementation), options, workload, "cpu", request["seed"], pool)
         modes.enter_context(case.grad_mode())
         call = case.prepare_call()
-        kernels[name] = Kernel(call, _fastest_s(call))
+        kernels[name] = Kernel(call, _typical_s(call))
     return kernels
 
 
-def _fastest_s(call: Callable[[], Any]) -> float:
-    """Warm up; the seconds of the fastest call."""
-    fastest = float("inf")
+def _typical_s(call: Callable[[], Any]) -> float:
+    """Warm up; the seconds of a call, their median: by the fastest, all rounds would last longer than asked."""
+    lasted = []
     end = perf_counter() + WARM_UP_S
     while (began := perf_counter()) < end:
         call()
-        fastest = min(fastest, perf_counter() - began)
-    return fastest
+        lasted.append(perf_counter() - began)
+    return median(lasted)
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:

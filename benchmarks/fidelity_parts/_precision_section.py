@@ -150,7 +150,9 @@ def _markdown(data: Precisions, store: Store) -> str:
         f"""**Measured** are the {len(data.cases("latency"))} cases of the scenario `{chosen["scenario"]}`
         whose workloads take fewer than {chosen["fewer_flops"] / 1e9:g} GFLOP, on {chosen["threads"]}
         thread, {data.repetitions} times anew with each tool, which stops at a case as soon as its own 95%
-        interval is within {wanted} of the value. For the peers, which give none, that is the interval
+        interval is within {wanted} of the value. None of the tools stops so by itself (attnbench does
+        within a process, but how many processes there are is set beforehand): when it would have stopped is
+        read off what it had measured. For the peers, which give none, that is the interval
         between order statistics of all that they timed of the case in a fresh process, for
         {max(chosen["peer_seconds"]):g} s at most; a speed-up is the ratio of two such medians. For
         attnbench it is the interval that it reports, between processes, of up to {chosen["processes"]} of
@@ -164,7 +166,9 @@ def _markdown(data: Precisions, store: Store) -> str:
         beside the time at which a tool says {wanted} stands what that is worth: ±how much holds 95% of the
         results at which it stopped, found by repeating (of the median case). Whoever wants {wanted} that
         hold has to average several results of fresh processes, (achieved ÷ {wanted[1:]})² of them if they
-        are independent: the last column is the time to stop times that number, and the time that
+        are independent. From {data.repetitions} results a scatter is known to
+        ±{(2 * (data.repetitions - 1)) ** -0.5:.0%} or so, its square to twice that; over all cases the
+        errors mostly cancel, in a single one they do not. The last column is the time to stop times that number, and the time that
         interpreters take to start ({data.start_s["torch_s"]:.1f} s with torch, for each result of a peer;
         {data.start_s["attnbench_s"]:.1f} s, once, for attnbench, which forks its processes from one)."""
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from math import exp
 from pathlib import Path
 from random import Random
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,9 @@ from fidelity_parts._peers import PEERS
 from fidelity_parts._spreads import central_80, spread_interval, spread_ratio
 
 SPREADS = {"attnbench": 0.01, "torch_timer": 0.05, "pytest_benchmark": 0.03}
+
+#: Of the ratios of the fastest.
+FASTEST = {"attnbench": 0.02, "torch_timer": 0.005, "pytest_benchmark": 0.04}
 
 
 def made_up(folder: Path, spreads: dict[str, float], repetitions: int = 20) -> Store:
@@ -33,6 +38,7 @@ def made_up(folder: Path, spreads: dict[str, float], repetitions: int = 20) -> S
                         "load": load,
                         "tool": tool,
                         "ratio": 2 * exp(rng.gauss(0, spreads[tool])),
+                        "ratio_of_fastest": 2 * exp(rng.gauss(0, FASTEST[tool])),
                         "anchor_s": 2e-3,
                         "case_s": 1e-3,
                         "wall_s": 1.5,
@@ -82,6 +88,23 @@ def test_a_missed_aim_is_said_to_be_missed_and_why(tmp_path: Path) -> None:
     assert [aim.met for aim in section.aims] == [False] * 4
     assert "The aim is missed" in section.markdown
     assert "50% as many calls" in " ".join(section.markdown.split())
+
+
+def test_a_peer_that_is_steadier_by_its_fastest_calls_is_told(tmp_path: Path) -> None:
+    store = made_up(tmp_path, SPREADS, repetitions=10)
+    best = central_80([each["ratio_of_fastest"] for each in _loaded(store, "decode", "torch_timer")])
+    own = central_80([each["ratio"] for each in _loaded(store, "decode", "attnbench")])
+    *_, cells = [
+        line for line in ratios.section(tmp_path).markdown.splitlines() if "| decode | loaded" in line
+    ][:2]
+    assert own > best
+    assert cells.endswith(f"| {own / best:.2f} |")
+
+
+def _loaded(store: Store, shape: str, tool: str) -> list[Mapping[str, Any]]:
+    keys = (f"{number}/{shape}/loaded/{tool}" for number in range(10))
+    entries = dict(store.items())
+    return [entries[key] for key in keys]
 
 
 def test_too_few_repetitions_are_no_spread(tmp_path: Path) -> None:
