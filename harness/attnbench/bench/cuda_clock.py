@@ -130,8 +130,8 @@ class CudaClock:
                 return batches
         late_s = max(batch.late_s for batch in batches)
         raise NotWaitedFor(
-            f"the GPU was busy for {format_seconds(late_s)} after the call was over in the current stream, so "
-            "that stream's time is not the call's: let it wait for what runs in others "
+            f"the GPU was busy for {format_seconds(late_s)} after the call was over in the current stream, "
+            "whose time is not the call's, then: let it wait for what runs in others "
             "(torch.cuda.current_stream().wait_stream(other))"
         )
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["HOW_TO_GET", "cpu_name", "cuda_uuid", "probe", "use", "why_unavailable"]
+__all__ = ["HOW_TO_GET", "cpu_name", "cuda_uuid", "probe", "use", "waiting_for", "why_unavailable"]
 
 #: How to come by a device of each kind that was looked for and not found.
 HOW_TO_GET = {
@@ -60,6 +62,18 @@ def use(device: str) -> None:
         from torch import cuda
 
         cuda.set_device(int(number or 0))
+
+
+def waiting_for(device: str) -> Callable[[], object] | None:
+    """What waits until `device` has done all that was launched; None for a CPU, which needs no waiting."""
+    kind = device.split(":")[0]
+    if kind == "cpu":
+        return None
+    import torch
+
+    if kind == "mps":
+        return torch.mps.synchronize
+    return partial({"cuda": torch.cuda, "xpu": torch.xpu}[kind].synchronize, device)
 
 
 def cuda_uuid(device: str) -> str | None:

@@ -41,15 +41,16 @@ def measure(
 ) -> MemoryReply:
     """Both peaks, each over one call from a fresh `prepare_call()`: a backward pass gets a fresh graph.
 
-    RSS is the host's memory: it says nothing of a call on another device and is null there. `kept_bytes` were
-    left behind by the first call, and so are in neither peak.
+    RSS is the host's memory: it says nothing of a call on another device and is null there. The allocator's
+    peak is null on devices whose allocator is not asked (mps, xpu). `kept_bytes` were left behind by the
+    first call, and so are in neither peak.
     """
-    on_cpu = device.split(":")[0] == "cpu"
-    rss, is_lower_bound = peak_rss_bytes(prepare_call()) if on_cpu else (None, False)
-    alloc = peak_alloc_bytes(prepare_call(), framework, device)
+    kind = device.split(":")[0]
+    rss, is_lower_bound = peak_rss_bytes(prepare_call()) if kind == "cpu" else (None, False)
+    alloc = peak_alloc_bytes(prepare_call(), framework, device) if kind in ("cpu", "cuda") else None
     return MemoryReply(
         peak_alloc_bytes=alloc,
-        peak_alloc_partial=alloc_is_partial(alloc, rss, kept_bytes),
+        peak_alloc_partial=None if alloc is None else alloc_is_partial(alloc, rss, kept_bytes),
         peak_rss_bytes=rss,
         peak_rss_is_lower_bound=is_lower_bound,
     )

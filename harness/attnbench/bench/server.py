@@ -12,7 +12,7 @@ from typing import Any
 from attnbench.bench import accuracy, memory, rates, replay
 from attnbench.bench.compiled import keep_by_case
 from attnbench.bench.description import description
-from attnbench.bench.devices import use, why_unavailable
+from attnbench.bench.devices import use, waiting_for, why_unavailable
 from attnbench.bench.failures import Failure, Refusal, classify
 from attnbench.bench.kept import kept_bytes
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
@@ -216,16 +216,14 @@ def _first_call(case: LoadedCase) -> tuple[float, dict[str, float]]:
 
     In a backward pass the first forward is part of it. The output is checked, after the clock has stopped.
     """
-    mask = case.inputs.mask
+    mask, wait = case.inputs.mask, waiting_for(case.device)
     built = mask.build_s
     began = perf_counter()
     call = case.prepare_call()
     with case.grad_mode():
         value = call()
-    if case.device.split(":")[0] == "cuda":
-        from torch import cuda
-
-        cuda.synchronize(case.device)
+    if wait is not None:
+        wait()
     elapsed = perf_counter() - began
     norms = replay.norms(case.named(value))
     return max(0.0, elapsed - (mask.build_s - built)), norms

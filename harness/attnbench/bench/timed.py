@@ -8,7 +8,7 @@ from typing import Any
 from attnbench.bench import clock
 from attnbench.bench.cuda_clock import CudaClock
 from attnbench.bench.cuda_graph import capture
-from attnbench.bench.devices import cuda_uuid
+from attnbench.bench.devices import cuda_uuid, waiting_for
 from attnbench.bench.energy import energy_per_call_j
 from attnbench.bench.flush import Flush
 from attnbench.bench.kernel import LoadedCase
@@ -67,10 +67,15 @@ class Timed:
     def sample(self, calls: int, *, cold: bool = False, cuda_graph: bool = False) -> SampleReply:
         """One sample of `calls` calls, with what the GPU says of itself right after it.
 
+        Other accelerators are waited for after every call, which is part of their time.
+
         Raises:
             Exception: as `call`.
         """
         call, device = self.call(cuda_graph=cuda_graph), self._case.device
+        wait = waiting_for(device)
+        if wait is not None and not _is_cuda(device):
+            call = _awaited(call, wait)
         flush = self._instruments.flush(device) if cold else None
         with self._case.grad_mode():
             reply = self._sample(call, calls, flush)
@@ -85,14 +90,21 @@ class Timed:
         Raises:
             Exception: as `call`.
         """
-        gpu = self._instruments.gpu(self._case.device)
-        if gpu is None:
+        gpu, wait = self._instruments.gpu(self._case.device), waiting_for(self._case.device)
+        if gpu is None or wait is None:
             return None
-        from torch import cuda
-
         call = self.call(cuda_graph=cuda_graph)
         with self._case.grad_mode(), clock.no_garbage_collection():
-            return energy_per_call_j(call, lambda: cuda.synchronize(self._case.device), gpu)
+            return energy_per_call_j(call, wait, gpu)
+
+
+def _awaited(call: Callable[[], Any], wait: Callable[[], object]) -> Callable[[], Any]:
+    def called_and_done() -> Any:
+        result = call()
+        wait()
+        return result
+
+    return called_and_done
 
 
 def _is_cuda(device: str) -> bool:

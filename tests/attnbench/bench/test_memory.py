@@ -180,3 +180,8 @@ def test_tracing_stops_when_the_call_raises() -> None:
     with pytest.raises(ZeroDivisionError):
         memory.peak_alloc_bytes(lambda: 1 / 0, "numpy")
     assert not tracemalloc.is_tracing()
+
+
+def test_an_accelerator_whose_allocator_is_not_asked_has_no_peaks() -> None:
+    reply = memory.measure(lambda: list, "torch", "mps")
+    assert (reply["peak_alloc_bytes"], reply["peak_rss_bytes"], reply["peak_alloc_partial"]) == (None,) * 3

@@ -154,3 +154,27 @@ def test_a_benchs_gpu_is_the_one_that_kernels_are_launched_on(
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     use(device)
     assert found == chosen
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu:1"])
+def test_other_accelerators_are_waited_for(
+    device: str, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched_ns = 0
+
+    def wait(*_: str) -> None:
+        nonlocal launched_ns
+        time.spend(launched_ns)
+        launched_ns = 0
+
+    def call() -> str:
+        nonlocal launched_ns
+        time.spend(5_000)
+        launched_ns += 2_000_000
+        return "result"
+
+    monkeypatch.setattr(getattr(torch, device[:3]), "synchronize", wait)
+    on_device = timed_on(device, call)
+    assert on_device.sample(3)["elapsed_s"] == pytest.approx(3 * 2.005e-3)
+    assert on_device.call()() == "result"
+    assert on_device.energy_j() is None
