@@ -130,7 +130,7 @@ def prepared(request: Mapping[str, Any], modes: ExitStack) -> dict[str, Kernel]:
 
 
 def _typical_s(call: Callable[[], Any]) -> float:
-    """Warm up; the seconds of a call, their median: by the fastest, all rounds would last longer than asked."""
+    """Warm up; the median seconds of a call: by the fastest, rounds would last longer than asked."""
     lasted = []
     end = perf_counter() + WARM_UP_S
     while (began := perf_counter()) < end:

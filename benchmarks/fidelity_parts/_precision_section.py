@@ -168,9 +168,10 @@ def _markdown(data: Precisions, store: Store) -> str:
         hold has to average several results of fresh processes, (achieved ÷ {wanted[1:]})² of them if they
         are independent. From {data.repetitions} results a scatter is known to
         ±{(2 * (data.repetitions - 1)) ** -0.5:.0%} or so, its square to twice that; over all cases the
-        errors mostly cancel, in a single one they do not. The last column is the time to stop times that number, and the time that
-        interpreters take to start ({data.start_s["torch_s"]:.1f} s with torch, for each result of a peer;
-        {data.start_s["attnbench_s"]:.1f} s, once, for attnbench, which forks its processes from one)."""
+        errors mostly cancel, in a single one they do not. The last column is the time to stop times that
+        number, and the time that interpreters take to start ({data.start_s["torch_s"]:.1f} s with torch, for
+        each result of a peer; {data.start_s["attnbench_s"]:.1f} s, once, for attnbench, which forks its
+        processes from one)."""
     )
     figure = (
         "![When each tool stops at each case, against how far apart its results then lie]"

@@ -141,7 +141,7 @@ def _repeat(
 
 
 def _ask(peer: Peer, job: tuple[str, str, str], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The ratio of the medians that a peer reports, and that of the fastest; half the time for each kernel."""
+    """The ratios of the medians and of the fastest that a peer reports; half the time for each kernel."""
     shape, _, tool = job
     request = {
         "peer": tool,

@@ -6,7 +6,8 @@ benches like any block, and the figures that are judged are the table's. Only th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from attnbench import driver, table
 from attnbench.blocks import SYSTEM_CLOCKS, Clocks, measure_block
@@ -63,14 +64,28 @@ def _run(
 
 
 def _outcome(experiment: Experiment, source: BenchSource, clocks: Clocks, pairs: int) -> list[Check]:
-    """The checks of the first attempt at which none fails, or of the last one."""
+    """The checks of the first attempt at which none fails, or of the last; they say what failed before."""
     scenario = experiment.scenario
     (block,) = scenario.expand(source.hello["catalogue"])
     checks: list[Check] = []
+    failed: dict[str, list[str]] = {}
     for attempt in range(1, experiment.attempts + 1):
         records = measure_block(scenario, block, source, attempt=attempt, clocks=clocks)
         rows = table.from_records(records, "self-test").to_dict("records")
-        checks = checks_of(records, rows, pairs)
+        checks = [_with_failures(check, failed) for check in checks_of(records, rows, pairs)]
         if all(check.verdict != FAIL for check in checks):
             break
+        for check in checks:
+            if check.verdict == FAIL:
+                off = "broken" if check.deviation is None else f"off by {check.deviation:+.2%}"
+                failed.setdefault(check.name, []).append(off)
     return checks
+
+
+def _with_failures(check: Check, failed: Mapping[str, Sequence[str]]) -> Check:
+    """`check`, saying that it failed at earlier attempts: what passes at last was off by so much before."""
+    before = failed.get(check.name)
+    if not before:
+        return check
+    told = f"measured {len(before) + 1} times; before: {', '.join(before)}"
+    return replace(check, note=f"{check.note}; {told}" if check.note else told)
