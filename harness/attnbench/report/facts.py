@@ -151,6 +151,8 @@ def _ceilings(header: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if found.bandwidth:
             yield f"{of}: bandwidth", f"{format_count(found.bytes_per_s(most), 'B/s')}{by}"
         yield f"{of}: measured at", clean(found.measured_at)
+        if found.disturbed is not None:
+            yield f"{of}: may be too low", clean(found.disturbed)
 
 
 def environment(headers: Sequence[Mapping[str, Any]]) -> list[Fact]:

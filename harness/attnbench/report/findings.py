@@ -393,13 +393,18 @@ def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str,
     parts = []
     flagged = [row for row in sampled if flag_text(row)]
     if flagged:
-        first = flagged[0]
+        right = [row for row in flagged if not failed_accuracy(row)]
+        first = (right or flagged)[0]
         parts.append(
             f"{_count(len(flagged), 'measurement')} flagged as not to be trusted and can win nothing "
             f"({first['label']} at {workload_label(first, known)}: {shorten(flag_text(first) or '', 200)}"
-            f"{'; …' if len(flagged) > 1 else ''}). If the kernel does all of its work, the limits are too "
-            "low: `attnbench doctor --refresh` measures them again, best on an idle machine."
+            f"{'; …' if len(flagged) > 1 else ''})."
         )
+        if right:
+            parts.append(
+                "If the kernel does all of its work, the limits are too low: `attnbench doctor --refresh` "
+                "measures them again, best on an idle machine."
+            )
     wide = [row for row in sampled if row.get("converged") is False]
     if wide:
         parts.append(_wide(wide, len(sampled), asked))

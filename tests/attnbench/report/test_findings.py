@@ -276,6 +276,13 @@ def test_flagged_rows_are_a_caution() -> None:
     assert "`attnbench doctor --refresh`" in found.text
 
 
+def test_what_is_flagged_and_wrong_casts_no_doubt_on_the_limits() -> None:
+    wrong = row(flagged=True, accuracy="fail", reason="far too fast")
+    (found,) = [f for f in findings(frame(wrong, row("b"))) if f.kind == "caution"]
+    assert "1 measurement flagged" in found.text
+    assert "attnbench doctor" not in found.text
+
+
 @pytest.mark.parametrize(
     ("rows", "start"),
     [

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from base64 import b64encode
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,9 @@ def test_ceilings_are_told_in_short_and_not_as_they_are_kept() -> None:
         "ceilings of cpu (EPYC): bandwidth": "40.0 GB/s by 2 threads",
         "ceilings of cpu (EPYC): measured at": "2026-01-02T03:04:05Z",
     }
+    beside_others = replace(found, disturbed="others used 43% of the CPUs")
+    told_so = told({"cpu": beside_others.to_json()})
+    assert told_so["ceilings of cpu (EPYC): may be too low"] == "others used 43% of the CPUs"
 
 
 def test_how_near_rows_come_to_the_limits_is_a_column_where_it_is_known(tmp_path: Path) -> None:
