@@ -115,19 +115,18 @@ def _chosen(frame: pd.DataFrame, implementations: Sequence[str], statuses: Seque
             raise _no_such("implementation", each, sorted(known))
     wanted = set(implementations)
     kept = [
-        (not wanted or bool(wanted & own)) and (not statuses or _state(row) in statuses)
+        (not wanted or bool(wanted & own)) and (not statuses or bool(_states(row) & set(statuses)))
         for row, own in zip(rows, names, strict=True)
     ]
     return frame[kept]
 
 
-def _state(row: Row) -> str:
-    """Which of `STATUSES` the row has."""
+def _states(row: Row) -> set[str]:
+    """Which of `STATUSES` the row has: what is too fast to be true is often wrong as well."""
     from attnbench.cli.cells import accuracy_failed
 
-    if accuracy_failed(row):
-        return "wrong"
-    return "flagged" if row.get("flagged") else str(row["status"])
+    doubts = {"wrong": accuracy_failed(row), "flagged": bool(row.get("flagged"))}
+    return {name for name, holds in doubts.items() if holds} or {str(row["status"])}
 
 
 def _sorted(frame: pd.DataFrame, column: str | None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from attnbench import ceilings, driver, environment, report, store, table
 from attnbench.ceilings import Ceilings, MatrixRate
-from attnbench.cli import main
+from attnbench.cli import main, show
 from attnbench.errors import PluginError, RunError, UsageError
 from attnbench.protocol import BenchFailed, BenchLost
 from fake_nvml import UUID, FakeGpu, FakeNvml
@@ -181,6 +181,13 @@ def test_what_is_faster_than_the_machine_can_be_says_so_and_wins_nothing(stage: 
     shown = run("show", "results/one", "--status", "flagged")
     assert sum(line.startswith("sdpa ") for line in shown.stdout.splitlines()) == 4
     assert not any(line.startswith("naive") for line in shown.stdout.splitlines())
+
+
+def test_what_is_wrong_and_flagged_is_shown_as_either() -> None:
+    assert show._states({"status": "ok", "accuracy": "fail", "flagged": True}) == {"wrong", "flagged"}
+    assert show._states({"status": "ok", "accuracy": "pass", "flagged": True}) == {"flagged"}
+    assert show._states({"status": "ok", "accuracy": "pass", "flagged": False}) == {"ok"}
+    assert show._states({"status": "oom", "accuracy": "unchecked", "flagged": None}) == {"oom"}
 
 
 def test_the_default_name_is_the_scenarios_and_the_time(stage: Stage) -> None:
