@@ -115,7 +115,17 @@ FAULTS = [
     ("all CPUs", with_("noise", together=(spun(0), spun(1, 0.3))), "end what else runs"),
     ("shared speed", with_("noise", together=(spun(0, turns=5_500_000),) * 4), "none here"),
     ("other load", with_("others", busy_cpus=1.02, busiest=(Process(17, "make", 1.0),)), "kill -STOP 17\n"),
-    ("other load", with_("others", busy_cpus=1.02), "none from here"),
+    (
+        "other load",
+        with_("others", busy_cpus=1.1, busiest=(Process(17, "make", 1.0), Process(9, "kswapd0", 0.1, False))),
+        "kill -STOP 17\n",
+    ),
+    (
+        "other load",
+        with_("others", busy_cpus=1.0, busiest=(Process(9, "kswapd0", 1.0, False),)),
+        "none from here: the kernel's own threads",
+    ),
+    ("other load", with_("others", busy_cpus=1.02), "none from here: it runs outside"),
     ("governor", with_("processor", governors=("performance", "schedutil")), "echo performance |"),
     ("heat", with_("processor", temperature_c=97.0), "let it cool"),
     ("heat", with_("noise", slowed_by_heat=3), "let it cool"),
@@ -190,6 +200,13 @@ def test_threads_that_a_quota_stopped_are_told_how_many_to_be() -> None:
     assert "stopped us 7 times" in finding.text
     assert finding.remedy == "attnbench sweep … --set measure.threads=1"
     assert "100% or more" in (finding.effect or "")  # half the time lost: twice as long
+
+
+def test_of_one_cpu_there_is_nothing_to_compare() -> None:
+    single = with_("noise", together=(spun(0, 0.3),))
+    assert not {"all CPUs", "shared speed"} & {each.check for each in conclude(single)}
+    throttled = with_("noise", together=(spun(0, 0.3),), throttled=3)
+    assert "stopped us 3 times" in found(throttled, "all CPUs").text
 
 
 def test_siblings_that_share_a_core_are_named_as_why_it_is_slow() -> None:

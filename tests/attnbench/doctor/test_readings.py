@@ -190,6 +190,15 @@ def test_scripts_are_named_without_their_arguments(
     assert others._script(others.Process(os.getpid(), "make", 1.0)) is None
 
 
+def test_kernel_threads_and_what_we_descend_from_are_not_to_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not others._is_stoppable(os.getppid())
+    assert others._is_stoppable(os.getpid())
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda process: [])
+    assert not others._is_stoppable(os.getpid())
+
+
 @linux
 def test_our_own_processes_are_not_others() -> None:
     assert os.getpid() not in {pid for pid, _ in others._processes()}

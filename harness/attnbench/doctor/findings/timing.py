@@ -86,8 +86,8 @@ def one_cpu(found: Readings) -> Finding:
     )
 
 
-def all_cpus(found: Readings) -> Finding:
-    """How much of their time do threads on all CPUs lose?"""
+def all_cpus(found: Readings) -> Finding | None:
+    """How much of their time do threads on all CPUs lose? Nothing to say where there is but one."""
     spins = [
         (spin, lost)
         for spin in found.noise.together
@@ -95,13 +95,15 @@ def all_cpus(found: Readings) -> Finding:
     ]
     if not spins:
         return unknown("all CPUs", "the processes that should spin could not be started")
+    throttled = found.noise.throttled or 0
+    if len(spins) == 1 and not throttled:
+        return None
     worst, lost = max(spins, key=lambda each: each[1])
     mean = sum(each for _, each in spins) / len(spins)
     text = (
         f"spinning on {counted(len(spins), 'CPU')} at once lost {percent(mean)}, "
         f"the worst{_where(worst)} {percent(lost)}{_gaps(worst)}"
     )
-    throttled = found.noise.throttled or 0
     if throttled > 0:
         text += f"; the control group's quota stopped us {counted(throttled, 'time')}"
     if not lost > LOST_LIMIT:
@@ -116,19 +118,21 @@ def all_cpus(found: Readings) -> Finding:
     )
 
 
-def together(found: Readings) -> Finding:
-    """Is a CPU as fast beside busy ones as alone?"""
+def together(found: Readings) -> Finding | None:
+    """Is a CPU as fast beside busy ones as alone? Nothing to say where there is but one."""
     alone = _rate(found.noise.alone)
     rates = [rate for spin in found.noise.together if (rate := _rate(spin)) is not None]
     speed = share(median(rates), alone) if rates else None
     if speed is None:
         return unknown("shared speed", "the processes that should spin could not be started")
+    if len(rates) == 1:
+        return None
     text = (
         f"with all busy each CPU runs at {percent(speed)} of its speed alone"
         if speed < 1
         else "with all busy each CPU is as fast as alone"
     )
-    if len(rates) < 2 or not speed < TOGETHER_LIMIT:
+    if not speed < TOGETHER_LIMIT:
         return ok("shared speed", text)
     cores = found.processor.cores
     one_each = [core[0] for core in cores if core]
@@ -174,13 +178,15 @@ def other_load(found: Readings) -> Finding:
         return ok("other load", text)
     busy = [each for each in others.busiest if each.cpus > OTHERS_LIMIT / 2]
     named = ", ".join(f"{each.name} (pid {each.pid}) {percent(each.cpus)}" for each in busy)
-    pids = " ".join(str(each.pid) for each in busy)
+    pids = " ".join(str(each.pid) for each in busy if each.stoppable)
     return warning(
         "other load",
         f"{text}: {named} of a CPU" if named else f"{text}; nothing that is seen from here",
         effect="they take CPUs, caches and memory bandwidth from what is measured: times are longer and "
         "intervals wider",
         remedy=f"kill -STOP {pids}\n(freezes; afterwards: kill -CONT {pids})"
+        if pids
+        else "none from here: the kernel's own threads, and what this doctor was started from, cannot be frozen"
         if busy
         else "none from here: it runs outside of this container, or for a moment only; try again later",
     )

@@ -22,11 +22,16 @@ NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process of somebody else's, and the CPUs' worth of time that it took."""
+    """A process of somebody else's, and the CPUs' worth of time that it took.
+
+    Not `stoppable` are the kernel's threads, which heed no signal, and those that we descend from: a shell, a
+    terminal, which would freeze us along.
+    """
 
     pid: int
     name: str
     cpus: float
+    stoppable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def read_others(
     return Others(
         busy_cpus=None if before is None or after is None else max(0.0, (after - before) / elapsed),
         busiest=tuple(
-            replace(each, name=_script(each) or each.name)
+            replace(each, name=_script(each) or each.name, stoppable=_is_stoppable(each.pid))
             for each in sorted(busiest, key=lambda each: -each.cpus)[:NAMED]
         ),
         load_average=load,
@@ -100,6 +105,14 @@ def _script(process: Process) -> str | None:
     if words[1] == "-m":
         return " ".join([process.name, *words[1:3]])
     return None if words[1].startswith("-") else f"{process.name} {Path(words[1]).name}"
+
+
+def _is_stoppable(pid: int) -> bool:
+    """Whether it can be frozen while we go on; a kernel's thread is told by its empty command line."""
+    import psutil
+
+    ancestors = tried(lambda: [parent.pid for parent in psutil.Process().parents()]) or []
+    return pid not in ancestors and tried(lambda: psutil.Process(pid).cmdline()) != []
 
 
 def _swapped(root: Path) -> int:
