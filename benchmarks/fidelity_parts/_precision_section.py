@@ -260,6 +260,7 @@ def _shown(case: str) -> str:
 
 def _figure(data: Precisions) -> Figure:
     from matplotlib.figure import Figure as NewFigure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from attnbench.plots.style import DANGER, drawing, looks
 
@@ -289,8 +290,10 @@ def _figure(data: Precisions) -> Figure:
             panel.set_xlabel("wall time until it stops at a case, s")
         panels[0].set_xscale("log")
         panels[0].set_yscale("log")
-        panels[0].xaxis.set_major_formatter("{x:g}")
-        panels[0].yaxis.set_major_formatter("{x:g}")
+        for axis in (panels[0].xaxis, panels[0].yaxis):  # less than a decade has few powers of ten in it
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         panels[0].set_ylabel("± what holds 95% of its results, %")
         figure.legend(loc="outside lower center", ncols=len(TOOLS) + 1)
     return figure

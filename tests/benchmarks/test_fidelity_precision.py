@@ -98,6 +98,12 @@ def test_a_slower_tool_is_said_to_be_slower(tmp_path: Path) -> None:
     told = " ".join(section.markdown.split())
     assert "For latency, attnbench takes 9.0 times as long as torch.utils.benchmark" in told
     assert all("attnbench: stops after 18.0 s" in aim.measured for aim in section.aims)
+    figure = section.figures["precision"]
+    figure.canvas.draw()
+    for panel in figure.axes:
+        for axis in (panel.xaxis, panel.yaxis):
+            told = [label.get_text() for label in (*axis.get_majorticklabels(), *axis.get_minorticklabels())]
+            assert not any("$" in text for text in told)  # no source of mathematics
 
 
 @pytest.mark.slow
