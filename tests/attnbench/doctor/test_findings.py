@@ -123,7 +123,7 @@ FAULTS = [
     (
         "other load",
         with_("others", busy_cpus=1.0, busiest=(Process(9, "kswapd0", 1.0, False),)),
-        "none from here: the kernel's own threads",
+        "none from here: neither the kernel's threads",
     ),
     ("other load", with_("others", busy_cpus=1.02), "none from here: it runs outside"),
     ("governor", with_("processor", governors=("performance", "schedutil")), "echo performance |"),

@@ -186,7 +186,7 @@ def other_load(found: Readings) -> Finding:
         "intervals wider",
         remedy=f"kill -STOP {pids}\n(freezes; afterwards: kill -CONT {pids})"
         if pids
-        else "none from here: the kernel's own threads, and what this doctor was started from, cannot be frozen"
+        else "none from here: neither the kernel's threads nor what this was started from can be frozen"
         if busy
         else "none from here: it runs outside of this container, or for a moment only; try again later",
     )
