@@ -61,6 +61,7 @@ class FakeNvml:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         answers: dict[str, Callable[..., Any]] = {
             "nvmlSystemGetDriverVersion": lambda: b"570.86.15",  # older versions of pynvml answer in bytes
+            "nvmlDeviceGetCount": lambda: len(self.gpus),
             "nvmlDeviceGetHandleByIndex": lambda index: self.gpus[index],
             "nvmlDeviceGetHandleByUUID": lambda uuid: next(gpu for gpu in self.gpus if gpu.uuid == uuid),
             "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda gpu: self._told(gpu.board),

@@ -5,7 +5,7 @@ makes a CUDA context, so the parent may ask too. Whatever cannot be had is None:
 figure that this GPU or driver does not know, or may not tell. Nothing here raises.
 
 NVML numbers all GPUs of the machine in the order of their PCI addresses; CUDA sorts them as it likes and
-counts only those that CUDA_VISIBLE_DEVICES shows. So a GPU is found by its UUID.
+counts only those that CUDA_VISIBLE_DEVICES shows. So a GPU is found by its UUID, never by a number.
 """
 
 from __future__ import annotations
@@ -78,15 +78,16 @@ class Gpu:
         self._closed = False
 
     @classmethod
-    def open(cls, uuid: str | None, index: int = 0) -> Gpu | None:
-        """The GPU with this UUID, with or without `GPU-` or `MIG-` before it.
+    def open(cls, uuid: str | None) -> Gpu | None:
+        """The GPU with this UUID, with or without `GPU-` or `MIG-` before it; None where there is none such.
 
-        Without a UUID it is the one of this number, by NVML's count. None where there is none such.
+        Without a UUID, which old versions of torch do not tell, it is the only GPU that the machine has.
         """
         if not _initialised():
             return None
         if uuid is None:
-            handle = _ask("nvmlDeviceGetHandleByIndex", index)
+            alone = _ask("nvmlDeviceGetCount") == 1
+            handle = _ask("nvmlDeviceGetHandleByIndex", 0) if alone else None
         else:
             bare = uuid.removeprefix("GPU-").removeprefix("MIG-")
             handle = next(

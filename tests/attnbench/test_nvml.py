@@ -10,8 +10,8 @@ from attnbench.nvml import REASONS, SLOWING, Gpu, GpuState, driver_version
 from fake_nvml import UUID, FakeGpu, FakeNvml, process
 
 
-def opened(fake: FakeNvml, uuid: str | None = UUID, index: int = 0) -> Gpu:
-    gpu = Gpu.open(uuid, index)
+def opened(fake: FakeNvml, uuid: str | None = UUID) -> Gpu:
+    gpu = Gpu.open(uuid)
     assert gpu is not None
     return gpu
 
@@ -85,8 +85,10 @@ def test_a_gpu_is_found_by_its_uuid_wherever_it_is_in_the_list(
     monkeypatch: pytest.MonkeyPatch, uuid: str
 ) -> None:
     fake = FakeNvml(FakeGpu("GPU-other", name="other"), FakeGpu(name="wanted")).install(monkeypatch)
-    assert opened(fake, uuid, index=0).describe()["name"] == "wanted"
-    assert opened(fake, None, index=0).describe()["name"] == "other"
+    assert opened(fake, uuid).describe()["name"] == "wanted"
+    assert Gpu.open(None) is None, "which of the two it is, nobody knows"
+    del fake.gpus[0]
+    assert opened(fake, None).describe()["name"] == "wanted"
 
 
 def test_a_part_of_a_gpu_has_the_boards_clock_and_heat_but_no_power_of_its_own(
@@ -129,11 +131,11 @@ def test_a_description_says_how_it_is_set(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_a_driver_the_gpu_or_the_module_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Gpu.open("GPU-none", 0) is None, "whether this machine has a driver or not"
+    assert Gpu.open("GPU-none") is None, "whether this machine has a driver or not"
     FakeNvml(driver=False).install(monkeypatch)
     assert (Gpu.open(UUID), driver_version()) == (None, None)
     fake = FakeNvml(FakeGpu("GPU-other")).install(monkeypatch)
-    assert (Gpu.open(UUID), Gpu.open(None, 7), fake.users) == (None, None, 0)
+    assert (Gpu.open(UUID), fake.users) == (None, 0)
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert (Gpu.open(UUID), driver_version()) == (None, None)
 

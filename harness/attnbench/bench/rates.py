@@ -9,9 +9,12 @@ faster), oneDNN, and many small matrices side by side.
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +26,7 @@ from attnbench.bench.devices import why_unavailable
 from attnbench.bench.failures import Refusal, classify
 from attnbench.bench.flush import cache_bytes_of
 from attnbench.protocol import CeilingReply
-from attnbench.units import MIB
+from attnbench.units import KIB, MIB
 from attnbench.workload import DTYPES
 
 __all__ = ["KINDS", "Rate", "Way", "ceiling", "fastest"]
@@ -312,13 +315,17 @@ def _buffer_bytes(held: int, available: int) -> int:
 
 
 def _available_bytes(device: str) -> int:
-    if device == "cpu":
-        import psutil
+    if device != "cpu":
+        from torch import cuda
 
-        return int(psutil.virtual_memory().available)
-    from torch import cuda
-
-    return int(cuda.mem_get_info(device)[0])
+        return int(cuda.mem_get_info(device)[0])
+    try:
+        told = re.search(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        told = None
+    if told is not None:
+        return int(told[1]) * KIB
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # all there is: not Linux
 
 
 def _reading(device: str, size: int) -> list[Way]:

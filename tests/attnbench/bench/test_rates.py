@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -236,3 +239,16 @@ def test_on_a_gpu_float32_may_go_by_tf32_and_the_setting_is_put_back() -> None:
         dtype: {way.name for way in rates._on_gpu(dtype, "cuda:0")} for dtype in ("float32", "float16")
     }
     assert names == {"float32": {"torch matmul", "torch matmul with TF32"}, "float16": {"torch matmul"}}
+
+
+def test_a_bench_knows_its_memory_without_psutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench's Python has NumPy and torch, nothing more."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert 0 < rates._available_bytes("cpu") <= total
+
+    def absent(file: Path) -> str:
+        raise FileNotFoundError(file)
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert rates._available_bytes("cpu") == total

@@ -53,8 +53,7 @@ def read_gpu(device: Mapping[str, Any]) -> GpuReading:
     """What NVML says of a device that a zygote's hello lists."""
     named = str(device.get("device", "cuda:0"))
     blind = GpuReading(device=named, name=device.get("name"), uuid=device.get("uuid"))
-    number = named.partition(":")[2]
-    gpu = tried(lambda: Gpu.open(device.get("uuid"), int(number) if number.isdigit() else 0))
+    gpu = tried(lambda: Gpu.open(device.get("uuid")))
     if gpu is None:
         return blind
     try:
