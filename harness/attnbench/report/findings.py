@@ -402,7 +402,7 @@ def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str,
         )
         if right:
             parts.append(
-                "If the kernel does all of its work, the limits are too low: `attnbench doctor --refresh` "
+                "If the kernel does all of its work, the limits are too low: attnbench doctor --refresh "
                 "measures them again, best on an idle machine."
             )
     wide = [row for row in sampled if row.get("converged") is False]
