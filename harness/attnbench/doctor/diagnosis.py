@@ -18,7 +18,7 @@ class Diagnosis:
     """What was found of `devices`; parts that were not come to are empty.
 
     `environment` is the machine's fingerprint. `remembered` are the devices whose ceilings were known from an
-    earlier time; `unkept` says why those of others replaced nothing, `unmeasured` why some have none.
+    earlier time; `unkept` says why those of others were not kept, `unmeasured` why some have none.
     """
 
     devices: Sequence[str] = ()

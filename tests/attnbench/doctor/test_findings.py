@@ -202,6 +202,12 @@ def test_threads_that_a_quota_stopped_are_told_how_many_to_be() -> None:
     assert "100% or more" in (finding.effect or "")  # half the time lost: twice as long
 
 
+def test_what_the_system_does_not_tell_is_not_taken_for_off() -> None:
+    assert found(with_("processor", smt=True, cores=()), "SMT").level == "unknown"
+    assert found(with_("processor", smt=False, cores=()), "SMT").level == "ok"
+    assert found(with_("gpu", mig=None), "GPU MIG").level == "unknown"
+
+
 def test_of_one_cpu_there_is_nothing_to_compare() -> None:
     single = with_("noise", together=(spun(0, 0.3),))
     assert not {"all CPUs", "shared speed"} & {each.check for each in conclude(single)}

@@ -145,6 +145,10 @@ def _ecc(gpu: GpuReading) -> Finding:
 
 
 def _mig(gpu: GpuReading) -> Finding:
+    if gpu.mig is None:
+        return unknown(
+            "GPU MIG", "this GPU cannot be divided, or the driver does not tell", device=gpu.device
+        )
     if not gpu.mig:
         return ok("GPU MIG", "off: the GPU is whole", device=gpu.device)
     return warning(

@@ -61,7 +61,7 @@ def smt(found: Readings) -> Finding:
     """Do two of our threads share a core?"""
     processor = found.processor
     shared = [core for core in processor.cores if len(core) > 1]
-    if processor.smt is None and not processor.cores:
+    if processor.smt is not False and not processor.cores:
         return unknown("SMT", "the system does not tell which CPUs share a core")
     if not shared:
         state = "on, but " if processor.smt else ""
