@@ -30,6 +30,10 @@ def _settings() -> list[_Setting]:
             torch.is_deterministic_algorithms_warn_only_enabled(),
         )
 
+    def set_default_device(was: Any) -> None:
+        # The CPU, named as the default, would slow every creation of a tensor down.
+        torch.set_default_device(None if was == torch.device("cpu") else was)
+
     switches = [
         (getattr(cuda, f"{name}_sdp_enabled"), getattr(cuda, f"enable_{name}_sdp"))
         for name in ("flash", "mem_efficient", "math", "cudnn")
@@ -44,7 +48,9 @@ def _settings() -> list[_Setting]:
     return [
         (torch.get_num_threads, torch.set_num_threads),
         (torch.get_default_dtype, torch.set_default_dtype),
+        (torch.get_default_device, set_default_device),
         (torch.is_grad_enabled, torch.set_grad_enabled),
+        (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
         (deterministic, lambda was: torch.use_deterministic_algorithms(was[0], warn_only=was[1])),
         (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         *(
@@ -69,8 +75,8 @@ def _place() -> list[_Setting]:
 class TorchSettings:
     """The settings at the time of construction.
 
-    Threads, default dtype, precision, determinism, backends; of a process that uses a GPU also the device and
-    the stream that work goes to.
+    Threads, default dtype and device, precision, determinism, anomaly detection, backends; of a process that
+    uses a GPU also the device and the stream that work goes to.
     """
 
     def __init__(self) -> None:
