@@ -306,8 +306,8 @@ def _expected(hint: Any) -> str:
     if hint in names:
         return names[hint]
     if issubclass(hint.__origin__, tuple):
-        return f"a list, each item {_expected(get_args(hint)[0])}"
-    return f"an object, each value {_expected(get_args(hint)[1])}"
+        return f"a list (each item {_expected(get_args(hint)[0])})"
+    return f"an object (each value {_expected(get_args(hint)[1])})"
 
 
 def _shown(value: Any) -> str:

@@ -134,6 +134,11 @@ def without(name: str) -> dict[str, Any]:
     return data
 
 
+def process_with(**changes: Any) -> dict[str, Any]:
+    process = {"start": "forked", "calls": 1, "rounds": [0], "elapsed_s": [1.0], "cpu_s": [1.0]}
+    return changed(processes=[{**process, **changes}])
+
+
 def workload_with(**changes: Any) -> dict[str, Any]:
     return changed(workload={**make_record().workload.to_json(), **changes})
 
@@ -160,6 +165,10 @@ def workload_with(**changes: Any) -> dict[str, Any]:
         (changed(options=None), "options: expected an object"),
         (changed(processes={}), "processes: expected a list"),
         (changed(processes=[3]), "processes[0]: expected an object, got 3"),
+        (
+            process_with(sm_clock_hz=["high"]),
+            "processes[0].sm_clock_hz: expected a list (each item a finite number or null) or null",
+        ),
         (changed(processes=[{"start": "forked"}]), "processes[0].calls: is missing"),
         (changed(memory={}), "memory.peak_alloc_bytes: is missing"),
         (changed(memory={**make_memory(), "peak_alloc_bytes": "1"}), "memory.peak_alloc_bytes: expected"),
