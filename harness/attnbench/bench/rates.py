@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -328,12 +328,20 @@ def _available_bytes(device: str) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # all there is: not Linux
 
 
+@lru_cache(maxsize=1)
+def _buffer(device: str, size: int) -> Any:
+    """The one buffer that all ways go over: to touch one of gigabytes takes longer than to measure."""
+    import torch
+
+    return torch.ones(size // 4, dtype=torch.float32, device=device)
+
+
 def _reading(device: str, size: int) -> list[Way]:
     """Reductions, which read every byte once and write next to nothing; those that compute little."""
     import torch
 
     def reducing(dtype: torch.dtype, reduce: Callable[[Any], object]) -> Callable[[int], Call]:
-        return lambda size: partial(reduce, torch.ones(size // dtype.itemsize, dtype=dtype, device=device))
+        return lambda size: partial(reduce, _buffer(device, size).view(dtype))
 
     return [
         Way("torch sum", (size,), float, reducing(torch.float32, torch.sum)),
@@ -345,10 +353,9 @@ def _reading(device: str, size: int) -> list[Way]:
 
 def _copying(device: str, size: int) -> list[Way]:
     """From one half of the buffer to the other: each byte is read once and written once."""
-    import torch
 
     def halves(size: int) -> tuple[Any, Any]:
-        buffer = torch.ones(size // 4, dtype=torch.float32, device=device)
+        buffer = _buffer(device, size)
         return buffer[: len(buffer) // 2], buffer[len(buffer) // 2 :]
 
     def torch_copy(size: int) -> Call:

@@ -252,3 +252,13 @@ def test_a_bench_knows_its_memory_without_psutil(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "read_text", absent)
     assert rates._available_bytes("cpu") == total
+
+
+def test_all_ways_to_move_bytes_go_over_one_buffer() -> None:
+    """On a server with caches of hundreds of MiB, a buffer for each would take minutes to touch."""
+    rates._buffer.cache_clear()
+    size = 1 << 20
+    for way in (*rates._reading("cpu", size), *rates._copying("cpu", size)):
+        way.prepare(size)()
+    assert rates._buffer.cache_info().misses == 1
+    rates._buffer.cache_clear()
