@@ -30,6 +30,7 @@ INHERITED: Mapping[str, str] = {
     "OPENBLAS_L2_SIZE": "OpenBLAS's blocks are made for another cache",
     "PYTHONMALLOC": "Python's own objects are allocated by other means, and more slowly",
     "PYTHONDEVMODE": "Python checks itself while it runs, which makes calls of small kernels slower",
+    "PYTORCH_ALLOC_CONF": "torch's allocators of accelerators behave otherwise, in time and in memory",
     "PYTORCH_CUDA_ALLOC_CONF": "torch's CUDA allocator behaves otherwise, in time and in memory",
     "PYTORCH_NO_CUDA_MEMORY_CACHING": "every CUDA tensor is allocated by the driver, which takes long",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "float32 products on a GPU may be TF32, whatever torch is told",
