@@ -18,6 +18,7 @@ from typing import Any
 
 from attnbench import scenario as scenarios
 from attnbench import stats, table
+from attnbench.bench.lifeline import die_with
 from attnbench.blocks import measure_block
 from attnbench.case import Block
 from attnbench.doctor.experiments import TRUTHS
@@ -119,7 +120,8 @@ def measure(folder: Path, *, quick: bool) -> None:
             store.append(job.key, tally(job))
     elif jobs:
         workers = min(len(jobs), len(os.sched_getaffinity(0)))
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        # Workers that survive us would disturb what is measured when this is resumed.
+        with ProcessPoolExecutor(workers, get_context("spawn"), die_with, (os.getpid(),)) as pool:
             futures = {pool.submit(tally, job): job for job in jobs}
             for future in as_completed(futures):
                 store.append(futures[future].key, future.result())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from statistics import median
+from time import monotonic, sleep
 from typing import Any
 
+import psutil
 import pytest
 
 import fidelity
@@ -187,3 +190,37 @@ def test_a_rehearsal_measures_and_resumes(tmp_path: Path) -> None:
     again = (tmp_path / "coverage.jsonl").read_text().splitlines()
     assert again[:-1] == measured.splitlines(), "nothing is measured twice"
     assert coverage.section(tmp_path).aims
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them, on Linux")
+def test_simulating_workers_end_with_whoever_measures(tmp_path: Path) -> None:
+    """Else they would disturb what is measured when it is resumed."""
+    script = Path(coverage.__file__).parents[1] / "fidelity.py"
+    measuring = psutil.Popen([sys.executable, str(script), "coverage", "--out", str(tmp_path)])
+    try:
+        workers: list[psutil.Process] = []
+        end = monotonic() + 60
+        while not (workers and all(_begun(worker) for worker in workers)) and monotonic() < end:
+            sleep(0.05)
+            workers = [each for each in measuring.children() if "spawn_main" in " ".join(each.cmdline())]
+    finally:
+        measuring.kill()
+        measuring.wait()
+    assert workers
+    end = monotonic() + 10
+    while any(_alive(worker) for worker in workers) and monotonic() < end:
+        sleep(0.05)
+    assert not any(_alive(worker) for worker in workers)
+
+
+def _begun(worker: psutil.Process) -> bool:
+    """It has imported everything and simulates."""
+    return bool(worker.cpu_times().user > 4)
+
+
+def _alive(worker: psutil.Process) -> bool:
+    try:
+        return bool(worker.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
