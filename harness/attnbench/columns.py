@@ -196,7 +196,8 @@ COLUMNS: tuple[Column, ...] = (
         "flagged",
         "boolean",
         "",
-        "Faster than the machine was measured to be, by more than 5%: even the least work of a right answer "
+        "Faster than the machine was measured to be, by more than 5% (where that was measured beside other "
+        "load: twice as fast): even the least work of a right answer "
         "(in a backward pass four products, the weights kept), or the least traffic of a cold call, takes "
         "longer. A broken measurement, never a winner; `reason` has the figures.",
         f"{_NOT_OK}, or no ceilings were known",

@@ -224,7 +224,8 @@ def known_ceilings(
 ) -> dict[str, Ceilings]:
     """What the devices of `matrix` were measured to reach, by their names in it.
 
-    Says on stderr of which it is not known, of those that are here and that `attnbench doctor` measures.
+    Says on stderr of which it is not known, of those that are here and that `attnbench doctor` measures, and
+    of which the figures may be too low.
     """
     from attnbench import ceilings
 
@@ -240,6 +241,13 @@ def known_ceilings(
             "rows say how near they come to what this machine can do, or that they cannot be.",
             err=True,
         )
+    for device, found in known.items():
+        if found.disturbed is not None:
+            click.echo(
+                f"Note: the ceilings of {clean(device)} may be too low ({clean(found.disturbed)} when they "
+                "were measured): run `attnbench doctor` again when nothing else runs.",
+                err=True,
+            )
     return known
 
 

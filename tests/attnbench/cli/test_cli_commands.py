@@ -7,6 +7,7 @@ import io
 import json
 import resource
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,13 @@ def test_where_no_ceilings_are_known_a_line_says_how_to_know_them(stage: Stage) 
         assert not others
     assert store.read(Path("results/one")).header["ceilings"] == {}
     assert table.load("results/one")["roofline_fraction"].isna().all()
+
+
+def test_of_ceilings_that_may_be_too_low_a_line_says_so(stage: Stage) -> None:
+    assert "too low" not in run("plan", "tiny.yaml").stderr
+    stage.ceilings["cpu"] = replace(ceilings_of(1e15), disturbed="others used 50% of the CPUs")
+    (note,) = [line for line in run("plan", "tiny.yaml").stderr.splitlines() if "ceilings" in line]
+    assert "may be too low (others used 50% of the CPUs when they were measured)" in note
 
 
 def test_of_devices_that_nobody_can_measure_nothing_is_said(stage: Stage) -> None:
