@@ -20,20 +20,35 @@ from typing import Any
 
 from attnbench.protocol import SampleReply
 
-__all__ = ["Call", "no_garbage_collection", "sample"]
+__all__ = ["Call", "no_garbage_collection", "priming_calls", "sample"]
 
 Call = Callable[[], Any]
 
-#: A warm sample begins with so many untimed calls, or as many as take so long; one at least. One alone does
-#: not bring back what the cases between have taken from the last-level cache: decoding from 16 MiB of keys
-#: and values took 1.5 times as long after one call as after four, and no less after eight (on an EPYC with
-#: 32 MiB, two kernels taking turns). A call of several milliseconds passes over that much memory itself.
-PRIMING_CALLS = 4
-PRIMING_NS = 4_000_000
+#: A warm sample begins with so many untimed calls, as long as they take less than `PRIMING_NS`; one at least.
+#: One alone leaves 1 to 3% (measured, like all that follows, on an EPYC with 32 MiB of last-level cache and
+#: four kernels taking turns, against the times after eight calls).
+PRIMING_CALLS = 2
+
+#: So many where the case's data are a good part of that cache, which does not take back at once what the
+#: cases between have driven out: decoding from 16 MiB of keys and values takes 2.3 to 2.5 times as long after
+#: one call, 1.6 to 1.8 after two, 1.1 after four; from 4 MiB 1.09 after one, 1.01 after two.
+PRIMING_CALLS_OF_MUCH_DATA = 8
+LEAST_SHARE_OF_CACHE, MOST_SHARE_OF_CACHE = 1 / 16, 2.0
+
+#: A call of several milliseconds passes over its data more than once, or over more than the cache holds.
+PRIMING_NS = 5_000_000
 
 
-def sample(call: Call, calls: int, flush: Callable[[], object] | None = None) -> SampleReply:
-    """One sample of `calls` calls: warm, after untimed priming calls; cold when there is a `flush`.
+def priming_calls(data_bytes: int, cache_bytes: int) -> int:
+    """How many calls prime a sample of a case whose inputs and output are `data_bytes`, at most."""
+    much = LEAST_SHARE_OF_CACHE * cache_bytes < data_bytes < MOST_SHARE_OF_CACHE * cache_bytes
+    return PRIMING_CALLS_OF_MUCH_DATA if much else PRIMING_CALLS
+
+
+def sample(
+    call: Call, calls: int, flush: Callable[[], object] | None = None, *, primings: int = PRIMING_CALLS
+) -> SampleReply:
+    """One sample of `calls` calls: warm, after up to `primings` untimed ones; cold when there is a `flush`.
 
     Cold calls are timed singly, each after a flush, and their times added.
 
@@ -45,7 +60,7 @@ def sample(call: Call, calls: int, flush: Callable[[], object] | None = None) ->
         raise ValueError(f"a sample needs at least one call, got {calls}")
     with no_garbage_collection():
         if flush is None:
-            _prime(call)
+            _prime(call, primings)
             return _time(call, calls)
         singles = []
         for _ in range(calls):
@@ -59,9 +74,9 @@ def sample(call: Call, calls: int, flush: Callable[[], object] | None = None) ->
     )
 
 
-def _prime(call: Call) -> None:
+def _prime(call: Call, calls: int) -> None:
     until = perf_counter_ns() + PRIMING_NS
-    for _ in range(PRIMING_CALLS):
+    for _ in range(calls):
         call()
         if perf_counter_ns() >= until:
             return

@@ -129,6 +129,14 @@ class LoadedCase:
             for name in RESULTS[self.workload.pass_]
         )
 
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of q, k and v, and of all that one timed call returns."""
+        return (
+            sum(int(each.nbytes) for each in (self.inputs.q, self.inputs.k, self.inputs.v))
+            + self.output_bytes
+        )
+
     def resolved_backend(self) -> str | None:
         """Which kernel really runs, where the implementation leaves that to its library and can tell."""
         resolve = self.implementation.resolved_backend

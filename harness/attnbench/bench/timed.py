@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attnbench.bench import clock
+from attnbench.bench.clock import Call
 from attnbench.bench.cuda_clock import CudaClock
 from attnbench.bench.cuda_graph import capture
 from attnbench.bench.devices import cuda_uuid, waiting_for
 from attnbench.bench.energy import energy_per_call_j
-from attnbench.bench.flush import Flush
+from attnbench.bench.flush import Flush, last_level_cache_bytes
 from attnbench.bench.kernel import LoadedCase
 from attnbench.nvml import Gpu
 from attnbench.protocol import SampleReply
@@ -45,7 +47,7 @@ class Timed:
         self._case = case
         self._instruments = instruments
         self._call: Callable[[], Any] | None = None
-        self._sample = CudaClock(case.device).sample if _is_cuda(case.device) else clock.sample
+        self._sample = CudaClock(case.device).sample if _is_cuda(case.device) else _on_cpu(case)
 
     def call(self, *, cuda_graph: bool = False) -> Callable[[], Any]:
         """The call, made when it is first asked for: with `cuda_graph`, on a GPU, the replay of a graph.
@@ -105,6 +107,11 @@ def _awaited(call: Callable[[], Any], wait: Callable[[], object]) -> Callable[[]
         return result
 
     return called_and_done
+
+
+def _on_cpu(case: LoadedCase) -> Callable[[Call, int, Flush | None], SampleReply]:
+    """The CPU's clock, with as many priming calls as the case's data want."""
+    return partial(clock.sample, primings=clock.priming_calls(case.data_bytes, last_level_cache_bytes()))
 
 
 def _is_cuda(device: str) -> bool:

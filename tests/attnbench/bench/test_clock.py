@@ -15,10 +15,11 @@ def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 
 
 @pytest.mark.parametrize(
-    ("lasts_ns", "primed_by"), [(1_000, 4), (1_500_000, 3), (3_999_999, 2), (4_000_000, 1), (10**9, 1)]
+    ("lasts_ns", "primings", "primed_by"),
+    [(1_000, 2, 2), (1_000, 8, 8), (1_500_000, 8, 4), (4_999_999, 2, 2), (5_000_000, 8, 1), (10**9, 2, 1)],
 )
 def test_a_warm_sample_times_its_calls_together_after_some_that_are_not_timed(
-    time: FakeTime, lasts_ns: int, primed_by: int
+    time: FakeTime, lasts_ns: int, primings: int, primed_by: int
 ) -> None:
     made: list[int] = []
 
@@ -26,12 +27,19 @@ def test_a_warm_sample_times_its_calls_together_after_some_that_are_not_timed(
         made.append(1)
         time.spend(lasts_ns if len(made) <= primed_by else 1_000)
 
-    assert clock.sample(call, 7) == {
+    assert clock.sample(call, 7, primings=primings) == {
         "elapsed_s": pytest.approx(7e-6),
         "cpu_s": pytest.approx(14e-6),
         "launch_s": None,
     }
     assert len(made) == 7 + primed_by
+
+
+@pytest.mark.parametrize(
+    ("data_bytes", "calls"), [(0, 2), (2 << 20, 2), (3 << 20, 8), (63 << 20, 8), (64 << 20, 2)]
+)
+def test_data_that_fill_a_good_part_of_the_cache_want_more_priming(data_bytes: int, calls: int) -> None:
+    assert clock.priming_calls(data_bytes, 32 << 20) == calls
 
 
 def test_a_cold_sample_flushes_before_each_call_and_does_not_time_it(time: FakeTime) -> None:

@@ -43,6 +43,8 @@ def test_what_each_pass_returns():
         results = case.results(case.prepare_call())
         assert {name: tuple(each.shape) for name, each in results.items()} == expected[pass_]
         assert case.output_bytes == sum(each.nbytes for each in results.values())
+        inputs = (case.inputs.q, case.inputs.k, case.inputs.v)
+        assert case.data_bytes == case.output_bytes + sum(each.nbytes for each in inputs)
         assert not any(each.requires_grad for each in results.values())
 
 

@@ -18,6 +18,8 @@ from fake_nvml import UUID, FakeGpu, FakeNvml
 class FakeCase:
     """What is asked of a `LoadedCase` to time it."""
 
+    data_bytes = 0
+
     def __init__(self, device: str, call: Callable[[], Any]) -> None:
         self.device = device
         self.prepared = 0
@@ -178,3 +180,15 @@ def test_other_accelerators_are_waited_for(
     assert on_device.sample(3)["elapsed_s"] == pytest.approx(3 * 2.005e-3)
     assert on_device.call()() == "result"
     assert on_device.energy_j() is None
+
+
+@pytest.mark.parametrize(("data_bytes", "calls"), [(1 << 20, 2), (16 << 20, 8)])
+def test_a_case_of_much_data_is_primed_by_more_calls(
+    data_bytes: int, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timed, "last_level_cache_bytes", lambda: 32 << 20)
+    made: list[int] = []
+    case: Any = FakeCase("cpu", lambda: made.append(1))
+    case.data_bytes = data_bytes
+    Timed(case, Instruments()).sample(5)
+    assert len(made) == calls + 5
