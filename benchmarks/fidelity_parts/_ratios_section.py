@@ -204,7 +204,7 @@ def _levels(data: Ratios) -> str:
         f"""What they report, in the order {" / ".join(TOOLS.values())}. The standard deviation, of the
         logarithms, is what single repetitions far out dominate. The wall time of pytest-benchmark includes
         some of pytest's own, which is not counted. The ratios need not agree: taking turns, each kernel
-        finds the caches as the other has left them, but for up to four priming calls; alone, it finds its
+        finds the caches as the other has left them, but for some priming calls; alone, it finds its
         own."""
     )
     header = ["shape", "other core", "median ratio", "standard deviation", "wall time, s"]
