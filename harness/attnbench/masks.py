@@ -354,6 +354,16 @@ class Mask:
 
     def queries_that_see(self, least: int) -> int:
         """The number of queries that see at least so many keys (1 or more), over the whole batch."""
+        terms = parse(self.specification)
+        if all(name == "padding" for name, _ in terms):  # all queries see the same
+            start, stop = self._ranges(0, 1)
+            enough = int((stop - start >= least).sum())
+            return enough * self.q_len * (self.batch if start.shape[0] == 1 else 1)
+        if all(name in ("causal", "sliding_window") for name, _ in terms):
+            # The query at position p sees p + 1 keys, or the window; the last query is at kv_len - 1.
+            windows = [values[0] for name, values in terms if name == "sliding_window"]
+            reaching = min(self.q_len, max(0, self.kv_len - least + 1))
+            return self.batch * reaching if all(width >= least for width in windows) else 0
         total = 0
         for first in range(0, self.q_len, COUNTED_AT_A_TIME):
             start, stop = self._ranges(first, min(first + COUNTED_AT_A_TIME, self.q_len))
