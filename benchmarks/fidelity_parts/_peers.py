@@ -38,7 +38,7 @@ class Peer:
                 [sys.executable, "-P", str(CHILD), str(theirs.fileno()), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={**environment, **NO_OTHER_PLUGINS},
+                env={**_without_pytest(environment), **NO_OTHER_PLUGINS},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -71,3 +71,8 @@ class Peer:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _without_pytest(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a test suite that we may be part of leaves for its workers is not meant for a pytest of ours."""
+    return {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
