@@ -62,7 +62,7 @@ def settings(*, quick: bool) -> dict[str, Any]:
         "shapes": {name: workload(name).label for name in (["short"] if quick else SHAPES)},
         "loads": ["loaded"] if quick else ["idle", "loaded"],
         "repetitions": 1 if quick else 20,
-        "seconds": 0.3 if quick else 1.75,
+        "seconds": 0.3 if quick else 1.5,
         "threads": 1,
         "malloc": "pinned",
         "processes": 3 if quick else 5,
