@@ -81,7 +81,7 @@ def thread_pools(found: Readings) -> Finding:
             "thread pools",
             f"{text}; several OpenMP runtimes in one process: {joined(runtimes)}",
             effect="each has a pool of its own, whose idle threads take CPUs from the other's",
-            remedy="reinstall torch and NumPy from one source (both from PyPI, or both from conda-forge)",
+            remedy="reinstall torch and NumPy from one source (both as wheels, or both by conda)",
         )
     return ok("thread pools", text)
 
