@@ -134,8 +134,9 @@ def speedup(anchor: Sequence[Sampled], case: Sequence[Sampled], level: float = 0
     """How many times faster than `anchor` `case` is (above 1: faster), from samples taken side by side.
 
     Ratios are formed per round, of those rounds that both have in the same process. The value is the median
-    of their logarithms over all processes: in simulation its error is 5 to 15% less than that of the median
-    of the processes' medians, which looks at one process of five. In the interval a process counts with the
+    of their logarithms over all processes: its error is 3 to 15% less than that of the median of the
+    processes' medians, which looks at one process of five, but up to 38% more where rounds and processes are
+    disturbed at once (simulated, benchmarks/speedup_value.py). In the interval a process counts with the
     median of its own, between processes as in `hierarchical_interval`. Exchanging the arguments gives the
     reciprocal. None without a common round.
     """
