@@ -52,6 +52,12 @@ def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Chec
     own = _listed(file, source, unsound)
     if not unsound & {"measure", "devices"}:
         _check_cuda_graph(file, source)
+    if "check" not in unsound and file.check.tolerated() >= file.check.gate:
+        source.find(
+            ("check", "margin"),
+            f"expected less than the gate, which is {file.check.gate:g}, got {file.check.margin:g}: what is "
+            "slower than the margin may fail, what is slower than the gate must not pass",
+        )
     variants, findings = select(chosen, own) if chosen else (own, [])
     source.findings.extend(findings)
     anchor = _anchor(source, own, variants, unsound)

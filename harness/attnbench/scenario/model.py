@@ -102,6 +102,11 @@ class Check(_Section):
     gate: Annotated[float, Number(0, 1)] = Field(
         0.10, description="The slow-down that must not pass: 0.10 is 10%."
     )
+    margin: Annotated[float | None, Number(0, 1)] = Field(
+        None,
+        description="The slow-down that is forgiven: whatever is slower than that may fail; below the gate. "
+        "By default 0.6 × gate − 0.01, a quarter of the gate at least.",
+    )
     alpha: Annotated[float, Number(0, 0.5)] = Field(
         0.01, description="The most often that a change without effect may fail, over all cases."
     )
@@ -112,9 +117,29 @@ class Check(_Section):
         (20, 40, 80, 120),
         description="After how many pairs of processes the gate looks at the result; ascending.",
     )
+    budget: Annotated[float, Number(0)] = Field(
+        600.0, description="Seconds of timing at most; what is undecided then is inconclusive."
+    )
+    floor: Annotated[float, Number(0, closed_below=True)] = Field(
+        0.0, description="Seconds a call: a slow-down by less than that counts as none."
+    )
     threads: Annotated[int | str, Whole(1, 4096, ("all",))] = Field(
         1, description="CPU threads while checking; one thread is the least noisy."
     )
+    latency: Annotated[bool, Switch()] = Field(True, description="Whether a longer time can fail.")
+    memory: Annotated[bool, Switch()] = Field(True, description="Whether a higher peak of memory can fail.")
+    error: Annotated[bool, Switch()] = Field(
+        True, description="Whether a wrong answer, or a larger error, can fail."
+    )
+    build: Annotated[str | None, Text()] = Field(
+        None,
+        description="A shell command that builds and installs the checkout of a git revision, run in it "
+        "before it is measured, with a virtual environment of its own active: `pip install .`",
+    )
+
+    def tolerated(self) -> float:
+        """The margin, chosen or derived from the gate."""
+        return self.margin if self.margin is not None else max(0.25 * self.gate, 0.6 * self.gate - 0.01)
 
 
 _OPTION = {"type": ["number", "boolean", "string"]}

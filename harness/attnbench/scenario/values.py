@@ -91,25 +91,28 @@ class Whole(_Value):
 
 @dataclass(frozen=True)
 class Number(_Value):
-    """A finite number above `above` and below `below` (up to it, with `closed`)."""
+    """A finite number above `above` (from it, with `closed_below`), below `below` (up to it, with `closed`)."""
 
     above: float
     below: float = math.inf
     closed: bool = False
+    closed_below: bool = False
 
     def check(self, value: Any) -> float:
         """`value` as a float."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             within = value <= self.below if self.closed else value < self.below
-            if self.above < value and within and value < 1e300:
+            beyond = value >= self.above if self.closed_below else value > self.above
+            if beyond and within and value < 1e300:
                 return float(value)
         limit = f"{'up to' if self.closed else 'and below'} {self.below:g}"
-        above = f"a number above {self.above:g}"
+        above = f"a number {'from' if self.closed_below else 'above'} {self.above:g}"
         raise _refuse(f"expected {above}{'' if math.isinf(self.below) else f' {limit}'}, got {shown(value)}")
 
     def schema(self) -> dict[str, Any]:
         """A number in an interval."""
-        schema: dict[str, Any] = {"type": "number", "exclusiveMinimum": self.above}
+        lowest = "minimum" if self.closed_below else "exclusiveMinimum"
+        schema: dict[str, Any] = {"type": "number", lowest: self.above}
         if not math.isinf(self.below):
             schema["maximum" if self.closed else "exclusiveMaximum"] = self.below
         return schema
