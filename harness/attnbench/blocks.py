@@ -25,7 +25,7 @@ from attnbench.rounds import Entrant, play
 from attnbench.sampling import Pace, PrecisionOrBudget
 from attnbench.scenario import Measure, Scenario
 
-__all__ = ["SYSTEM_CLOCKS", "Clocks", "measure_block", "measures_energy"]
+__all__ = ["SYSTEM_CLOCKS", "Clocks", "inspect_block", "measure_block", "measures_energy"]
 
 #: Rounds that every process plays, whatever they cost: a median of three stands one disturbed sample.
 LEAST_ROUNDS = 3
@@ -85,6 +85,17 @@ def measure_block(
     return _BlockRun(scenario, block, source, attempt, progressed, clocks).run()
 
 
+def inspect_block(
+    scenario: Scenario, block: Block, source: BenchSource, *, clocks: Clocks = SYSTEM_CLOCKS
+) -> list[Record]:
+    """One record a case, in the block's order, without samples: does it run, its memory, is it right?
+
+    Raises:
+        MeasuringError: no benches can be had.
+    """
+    return _BlockRun(scenario, block, source, 1, lambda share: None, clocks).inspect()
+
+
 @dataclass(slots=True, eq=False)
 class _CaseRun(Trial):
     """What is known of one case so far, its samples included."""
@@ -133,6 +144,12 @@ class _BlockRun:
         self.judge = Judge(
             source, self.measure.seed, self.measure.threads_count(), self.deadline_s, clocks.monotonic
         )
+
+    def inspect(self) -> list[Record]:
+        started_at = self.clocks.utc_now()
+        for phase in (self._inspect_all, self._judge_all, self._poison_all):
+            phase()
+        return [self._record(run, started_at) for run in self.runs.values()]
 
     def run(self) -> list[Record]:
         started_at = self.clocks.utc_now()

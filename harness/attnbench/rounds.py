@@ -47,6 +47,8 @@ class Entrant:
 
     #: Seconds that sampling this entrant has taken so far, priming and warm-up included.
     spent_s: float = 0.0
+
+    #: Calls per sample; where it is known before, it begins with so many and warming up finds no fewer.
     calls: int = 1
     rounds: list[int] = field(default_factory=list)
     elapsed_s: list[float] = field(default_factory=list)
@@ -241,4 +243,5 @@ def _warm_up(entrant: Entrant, pace: Pace, clock: Callable[[], float]) -> int:
         lambda calls: entrant.ask(calls, pace, clock)["elapsed_s"],
         pace,
         spent=lambda: entrant.spent_s,
+        calls=entrant.calls,
     ).calls

@@ -55,13 +55,15 @@ class Calibration:
     seen_s: tuple[float, ...]
 
 
-def warm_up(sample: Callable[[int], float], pace: Pace, *, spent: Callable[[], float]) -> Calibration:
+def warm_up(
+    sample: Callable[[int], float], pace: Pace, *, spent: Callable[[], float], calls: int = 1
+) -> Calibration:
     """Sample until the times stop falling, and find how many calls last `SHORTEST_SAMPLE_S`.
 
     `sample(calls)` returns the seconds that `calls` calls took together; `spent()` the seconds used so far.
+    It begins with `calls` calls and ends with no fewer.
     """
     began_s = spent()
-    calls = 1
     seen: list[float] = []
     level = 0
     while True:

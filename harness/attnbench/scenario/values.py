@@ -91,7 +91,7 @@ class Whole(_Value):
 
 @dataclass(frozen=True)
 class Number(_Value):
-    """A finite number above `above` (from it, with `closed_below`), below `below` (up to it, with `closed`)."""
+    """A finite number above `above` and below `below`; `closed` and `closed_below` include the limits."""
 
     above: float
     below: float = math.inf
