@@ -17,7 +17,7 @@ from attnbench.report.html import reasons
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["escape", "summary"]
+__all__ = ["escape", "folded", "summary", "table"]
 
 #: Columns always shown, with their headings; the settings that differ stand after the shape.
 _FIGURES = {
@@ -48,7 +48,8 @@ def escape(text: str) -> str:
     )
 
 
-def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+def table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are escaped already."""
     return [
         f"| {' | '.join(headings)} |",
         f"|{'---|' * len(headings)}",
@@ -56,7 +57,8 @@ def _table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]
     ]
 
 
-def _folded(title: str, lines: Sequence[str]) -> list[str]:
+def folded(title: str, lines: Sequence[str]) -> list[str]:
+    """`lines` behind a `title` (escaped already) that opens them."""
     return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
 
 
@@ -77,7 +79,7 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
 
     names = [name for name in SETTINGS if name in varying(rows)]
     headings = ["implementation", "shape", *(SETTINGS[name].heading for name in names), *_FIGURES.values()]
-    table = []
+    body = []
     for row in rows:
         cell = cells.cells(row)
         line = [escape(cell["implementation"]), escape(cell["shape"])]
@@ -85,16 +87,16 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
         line += [escape(cell[key]) for key in _FIGURES]
         if failed_accuracy(row):
             line = [f"~~{text}~~" if text != cells.DASH else text for text in line[:-1]] + [f"**{line[-1]}**"]
-        table.append(line)
+        body.append(line)
     lines += ["", "## Results", ""]
     notes = [common(rows), *(f"{meaning}." for meaning in cells.legend(rows))]
     lines += [escape(" ".join(filter(None, notes))), ""] if any(notes) else []
-    if not table:
+    if not body:
         lines += ["No case was recorded."]
-    elif len(table) <= _ROWS_IN_SIGHT:
-        lines += _table(headings, table)
+    elif len(body) <= _ROWS_IN_SIGHT:
+        lines += table(headings, body)
     else:
-        lines += _folded(f"{len(table)} cases", _table(headings, table))
+        lines += folded(f"{len(body)} cases", table(headings, body))
 
     doubts = reasons(rows)
     if doubts:
@@ -110,5 +112,5 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
         known = [
             [escape(fact.name), *(escape(shorten(value, 200)) for value in fact.values)] for fact in facts
         ]
-        lines += ["", *_folded("Environment", _table(["what", *(escape(run.name) for run in runs)], known))]
+        lines += ["", *folded("Environment", table(["what", *(escape(run.name) for run in runs)], known))]
     return "\n".join(lines) + "\n"
