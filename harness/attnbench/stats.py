@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
-from statistics import fmean, median, stdev
+from statistics import fmean, median, stdev, variance
 from typing import Protocol
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
     "median_interval",
     "percentile",
     "speedup",
+    "unpaired_ratio",
+    "unpaired_speedup",
 ]
 
 #: Fewer give no interval: of 5 samples even the whole range covers the median in only 93.75% of cases.
@@ -140,17 +142,88 @@ def speedup(anchor: Sequence[Sampled], case: Sequence[Sampled], level: float = 0
     median of its own, between processes as in `hierarchical_interval`. Exchanging the arguments gives the
     reciprocal. None without a common round.
     """
+    groups = _paired_logarithms(anchor, case)
+    if not groups:
+        return None
+    value = math.exp(median(list(chain(*groups))))
+    return _estimate(value, _interval_of_logarithms(groups, level))
+
+
+def unpaired_ratio(
+    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], level: float = 0.95
+) -> Estimate | None:
+    """The ratio after / before of two cases that were not measured side by side, such as those of two runs.
+
+    Each argument holds each process' values. The value is the ratio of the medians of the processes'
+    medians. The interval is Welch's t on the logarithms of the processes' medians (B. L. Welch, "The
+    generalization of 'Student's' problem when several different population variances are involved",
+    Biometrika 34, 1947), with Satterthwaite's degrees of freedom ("An approximate distribution of estimates
+    of variance components", Biometrics Bulletin 2, 1946): the runs may spread differently. It holds what
+    differs between processes, and nothing of how the machine has drifted from the one run to the other.
+
+    None where either has no values; no interval where either has a single process, which says nothing of
+    the others, fewer than `FEWEST_FOR_INTERVAL` values, or values that are not positive.
+    """
+    before = [group for group in before if group]
+    after = [group for group in after if group]
+    if not before or not after:
+        return None
+    centres = [median([median(group) for group in groups]) for groups in (before, after)]
+    if min(min(map(min, groups)) for groups in (before, after)) <= 0:
+        return Estimate(centres[1] / centres[0], None) if centres[0] else None
+    logarithms = [[[math.log(x) for x in group] for group in groups] for groups in (before, after)]
+    return _estimate(centres[1] / centres[0], _welch(*logarithms, level))
+
+
+def unpaired_speedup(
+    before: tuple[Sequence[Sampled], Sequence[Sampled]],
+    after: tuple[Sequence[Sampled], Sequence[Sampled]],
+    level: float = 0.95,
+) -> Estimate | None:
+    """The ratio after / before of two speed-ups, each of a pair (anchor, case) measured side by side.
+
+    What slows anchor and case alike, a machine's speed or its drift between two runs, has no part in it. The
+    value is the ratio of both `speedup` values; the interval is formed as in `unpaired_ratio`, of the median
+    logarithm of the ratios of each process. None where either pair has no common round; no interval where it
+    has them in a single process, or fewer than `FEWEST_FOR_INTERVAL`.
+    """
+    groups = [_paired_logarithms(*pair) for pair in (before, after)]
+    if not all(groups):
+        return None
+    centres = [median(list(chain(*each))) for each in groups]
+    return _estimate(math.exp(centres[1] - centres[0]), _welch(*groups, level))
+
+
+def _paired_logarithms(anchor: Sequence[Sampled], case: Sequence[Sampled]) -> list[list[float]]:
+    """ln(anchor's time / case's) of each common round, process by process; those without any are left out."""
     groups = []
     for theirs, ours in zip(anchor, case, strict=False):
         anchor_s = dict(zip(theirs.rounds, theirs.per_call_s, strict=True))
         case_s = dict(zip(ours.rounds, ours.per_call_s, strict=True))
         common = [at for at in case_s if at in anchor_s and case_s[at] > 0 and anchor_s[at] > 0]
         groups.append([math.log(anchor_s[at] / case_s[at]) for at in common])
-    groups = [group for group in groups if group]
-    if not groups:
+    return [group for group in groups if group]
+
+
+def _welch(
+    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], level: float
+) -> Interval | None:
+    """The interval of the mean of `after`'s medians less that of `before`'s; the groups are not empty."""
+    if any(len(groups) < 2 or sum(map(len, groups)) < FEWEST_FOR_INTERVAL for groups in (before, after)):
         return None
-    value = math.exp(median(list(chain(*groups))))
-    return _estimate(value, _interval_of_logarithms(groups, level))
+    medians = [[median(group) for group in groups] for groups in (before, after)]
+    shift = fmean(medians[1]) - fmean(medians[0])
+    errors = [variance(each) / len(each) for each in medians]
+    # Relative to their sum, so that no square vanishes: the tiniest spreads have degrees of freedom too.
+    total = sum(errors)
+    half = 0.0
+    if total > 0:
+        shares = [error / total for error in errors]
+        degrees = 1 / sum(share**2 / (len(each) - 1) for share, each in zip(shares, medians, strict=True))
+        half = _t_quantile(degrees, level) * math.sqrt(total)
+    # Medians that a coarse clock has made equal are not known exactly.
+    half = max(half, sum(_rounding(list(chain(*groups))) for groups in (before, after)))
+    return Interval(shift - half, shift + half)
 
 
 def _estimate(value: float, interval: Interval | None) -> Estimate:
@@ -201,7 +274,7 @@ def _order_statistic(count: int, level: float) -> int:
 
 
 @lru_cache(maxsize=256)
-def _t_quantile(degrees: int, level: float) -> float:
+def _t_quantile(degrees: float, level: float) -> float:
     """The two-sided quantile of Student's t."""
     from scipy.special import stdtrit
 

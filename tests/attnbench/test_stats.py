@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, ttest_ind
 
 from attnbench.stats import (
     FEWEST_FOR_INTERVAL,
@@ -19,6 +19,8 @@ from attnbench.stats import (
     median_interval,
     percentile,
     speedup,
+    unpaired_ratio,
+    unpaired_speedup,
 )
 
 times = st.floats(1e-9, 1e3)
@@ -282,5 +284,109 @@ def test_exchanging_anchor_and_case_gives_the_reciprocal(pairs: list[list[tuple[
     assert back is not None
     assert there.value * back.value == pytest.approx(1)
     if there.interval and there.interval.high < 1e100:
+        assert back.interval is not None
+        assert there.interval.high * back.interval.low == pytest.approx(1)
+
+
+def test_the_ratio_of_two_runs_is_that_of_their_medians() -> None:
+    estimate = unpaired_ratio([[2.0] * 6, [4.0] * 6, [3.0] * 6], [[6.0] * 6, [9.0] * 6, [5.0] * 6])
+    assert estimate is not None
+    assert estimate.value == 2.0
+    assert estimate.interval is not None
+    assert estimate.interval.low < 2.0 < estimate.interval.high
+
+
+def test_the_interval_of_two_runs_is_welchs() -> None:
+    rng = random.Random(4)
+    before, after = drawn(rng, 5, 7, 0.05, 0.02), drawn(rng, 3, 7, 0.01, 0.02)
+    estimate = unpaired_ratio(before, after)
+    logarithms = [np.log([np.median(group) for group in groups]) for groups in (after, before)]
+    expected = ttest_ind(*logarithms, equal_var=False).confidence_interval(0.95)
+    assert estimate is not None
+    assert estimate.interval is not None
+    assert estimate.interval.low == pytest.approx(math.exp(expected.low))
+    assert estimate.interval.high == pytest.approx(math.exp(expected.high))
+
+
+@pytest.mark.parametrize("processes", [(5, 5), (5, 3)])
+def test_the_interval_of_two_runs_covers_at_its_level(processes: tuple[int, int]) -> None:
+    rng = random.Random(5)
+    hits = 0
+    for _ in range(1000):
+        before = drawn(rng, processes[0], 6, 0.04, 0.02)
+        after = [[1.2 * x for x in group] for group in drawn(rng, processes[1], 6, 0.02, 0.05)]
+        estimate = unpaired_ratio(before, after)
+        assert estimate is not None
+        hits += covers(estimate.interval, 1.2)
+    assert 0.93 <= hits / 1000 <= 0.975
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([[1.0] * 9], [[1.0] * 9, [1.1] * 9]),  # a single process says nothing of the others
+        ([[1.0] * 9, [1.1] * 9], [[1.0] * 9, []]),
+        ([[1.0] * 2, [1.1] * 2], [[1.0] * 9, [1.1] * 9]),
+        ([[1.0] * 9, [0.0, 1.0, 1.0]], [[1.0] * 9, [1.1] * 9]),
+    ],
+)
+def test_too_little_gives_a_ratio_of_two_runs_without_an_interval(
+    before: list[list[float]], after: list[list[float]]
+) -> None:
+    estimate = unpaired_ratio(before, after)
+    assert estimate is not None
+    assert estimate.interval is None
+
+
+def test_without_times_two_runs_have_no_ratio() -> None:
+    assert unpaired_ratio([], [[1.0]]) is None
+    assert unpaired_ratio([[1.0]], [[]]) is None
+    assert unpaired_ratio([[0.0]], [[1.0]]) is None
+
+
+def test_times_that_a_coarse_clock_has_made_equal_are_not_known_exactly() -> None:
+    ticks = [[1.0, 1.0, 2.0], [1.0, 1.0, 2.0], [1.0, 2.0, 1.0]]
+    estimate = unpaired_ratio(ticks, ticks)
+    assert estimate is not None
+    assert estimate.value == 1
+    assert estimate.interval is not None
+    assert estimate.interval.high == pytest.approx(2)  # half a step of each
+
+
+def test_the_ratio_of_two_speedups_knows_nothing_of_the_machines_speed() -> None:
+    rng = random.Random(6)
+    hits = 0
+    for _ in range(300):
+        anchor, case = paired(rng, 3.0, 5, 8)
+        slow = [
+            [Samples(s.rounds, tuple(7 * x for x in s.per_call_s)) for s in each] for each in (anchor, case)
+        ]
+        same = unpaired_speedup((anchor, case), (slow[0], slow[1]))
+        assert same is not None
+        assert same.value == pytest.approx(1)
+        estimate = unpaired_speedup(paired(rng, 2.0, 5, 8), (anchor, case))
+        assert estimate is not None
+        assert estimate.value == pytest.approx(1.5, rel=0.25)
+        hits += covers(estimate.interval, 1.5)
+    assert 0.92 <= hits / 300 <= 0.98
+
+
+def test_two_speedups_of_a_single_process_have_no_interval() -> None:
+    rng = random.Random(7)
+    estimate = unpaired_speedup(paired(rng, 2.0, 1, 8), paired(rng, 2.0, 5, 8))
+    assert estimate is not None
+    assert estimate.interval is None
+    assert unpaired_speedup(([], []), paired(rng, 2.0, 5, 8)) is None
+
+
+@given(groups, groups)
+def test_exchanging_two_runs_gives_the_reciprocal(
+    before: list[list[float]], after: list[list[float]]
+) -> None:
+    there, back = unpaired_ratio(before, after), unpaired_ratio(after, before)
+    assert there is not None
+    assert back is not None
+    assert there.value * back.value == pytest.approx(1)
+    if there.interval is not None and there.interval.high < 1e100:
         assert back.interval is not None
         assert there.interval.high * back.interval.low == pytest.approx(1)
