@@ -5,28 +5,13 @@ A part is a module of this package with
 - `measure(folder, *, quick)`: takes its measurements and appends each to `<folder>/<part>.jsonl` at once.
   What is there already is not measured again, so it can be interrupted and resumed.
 - `section(folder)`: its `Section` of the page, from that file alone.
-
-The first line of a file is its header: settings, date, and the fingerprint of the machine.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
-from io import BytesIO
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from attnbench import environment
-from attnbench.files import write_all
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from published import store
+from published.page import Aim, Section, markdown_table, png
+from published.store import DataError, machine
 
 __all__ = [
     "MEASURED_PARTS",
@@ -43,162 +28,11 @@ __all__ = [
 #: The parts that measure, in the order of the page.
 MEASURED_PARTS = ("durations", "coverage", "ratios", "precision")
 
-#: Libraries whose versions can explain that two files differ.
-LIBRARIES = ("numpy", "pytest-benchmark", "scipy", "torch")
 
-#: Entries of the fingerprint that must be the same when measuring is resumed.
-DECISIVE = ("machine", "cpu", "cores_usable", "memory_bytes", "python", "libraries")
+class Store(store.Store):
+    """The data of a part."""
 
-
-class DataError(Exception):
-    """Data of a part are missing, corrupted or of another machine; the text says what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """What was aimed at, what was measured of it, and whether it is met; None where that cannot be said."""
-
-    aim: str
-    measured: str
-    met: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page. `figures` are by name: `![alt](fidelity-<name>.png)` in `markdown` shows one."""
-
-    title: str
-    markdown: str
-    figures: Mapping[str, Figure] = field(default_factory=dict)
-    aims: tuple[Aim, ...] = ()
-
-
-@cache
-def machine() -> Mapping[str, Any]:
-    """The fingerprint of this machine, with the versions of the libraries that measure."""
-    libraries = {name: _version(name) for name in LIBRARIES}
-    return {**environment.fingerprint(), "libraries": {k: v for k, v in libraries.items() if v}}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-class Store:
-    """`<folder>/<part>.jsonl`: a header, then one entry a line, each under a key of its own.
-
-    `Store.open` makes the file or resumes it; `Store.read` reads it only.
-    """
-
-    def __init__(self, path: Path, header: Mapping[str, Any], entries: dict[str, Mapping[str, Any]]) -> None:
-        self.path = path
-        self.header = header
-        self._entries = entries
-
-    @classmethod
-    def open(cls, folder: Path, part: str, settings: Mapping[str, Any]) -> Store:
-        """The store of `part`, made when missing; `settings` (JSON) are what its entries were measured with.
-
-        Raises:
-            DataError: the file is of another machine, other libraries or other settings.
-        """
-        path = folder / f"{part}.jsonl"
-        settings = json.loads(json.dumps(settings))
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        if path.exists():
-            store = cls.read(folder, part)
-            store._require("settings", store.header["settings"], settings)
-            for name in DECISIVE:
-                store._require(name, store.header["machine"].get(name), machine().get(name))
-            _append(path, {"resumed": now, "git_commit": machine()["git_commit"]})
-            return store
-        folder.mkdir(parents=True, exist_ok=True)
-        header = {"part": part, "date": now, "settings": settings, "machine": dict(machine())}
-        _append(path, header)
-        return cls(path, header, {})
-
-    @classmethod
-    def read(cls, folder: Path, part: str) -> Store:
-        """The store of `part` as it is on disk. A torn last line, of an interrupted write, is cut off.
-
-        Raises:
-            DataError: there is none, or a line is not what this class has written.
-        """
-        path = folder / f"{part}.jsonl"
-        try:
-            whole, _, torn = path.read_bytes().rpartition(b"\n")
-        except FileNotFoundError:
-            raise DataError(f"{path}: not measured yet; run `python benchmarks/fidelity.py {part}`") from None
-        if torn:
-            os.truncate(path, len(whole) + 1 if whole else 0)
-        try:
-            header, *lines = [json.loads(line) for line in whole.splitlines()]
-            if header["part"] != part or "settings" not in header or "machine" not in header:
-                raise ValueError("the first line is no header of this part")
-            entries = {line.pop("key"): line for line in lines if "resumed" not in line}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: corrupted ({error}); move it away and measure anew") from error
-        return cls(path, header, entries)
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What the entries were measured with."""
-        settings: Mapping[str, Any] = self.header["settings"]
-        return settings
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def items(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Keys and entries, in the order in which they were measured."""
-        return iter(self._entries.items())
-
-    def values(self) -> Iterator[Mapping[str, Any]]:
-        """The entries, in the order in which they were measured."""
-        return iter(self._entries.values())
-
-    def append(self, key: str, entry: Mapping[str, Any]) -> None:
-        """Add an entry, on disk when this returns.
-
-        Raises:
-            ValueError: the key is there already, or the entry holds what JSON has no form for.
-        """
-        if key in self._entries:
-            raise ValueError(f"{self.path}: {key!r} is there already")
-        _append(self.path, {"key": key, **entry})
-        self._entries[key] = entry
-
-    def described(self) -> str:
-        """When and on what this was measured, in a sentence."""
-        of = self.header["machine"]
-        libraries = ", ".join(f"{name} {version}" for name, version in of["libraries"].items())
-        return (
-            f"Measured {self.header['date'][:10]} on {of['cores_usable']} cores of {of['cpu']}"
-            f"{' (virtual)' if of.get('hypervisor') else ''}, Python {of['python']}, {libraries}."
-        )
-
-    def _require(self, what: str, kept: Any, now: Any) -> None:
-        if kept != now:
-            raise DataError(
-                f"{self.path}: was measured with {what} {kept}, this would be {now}; "
-                "move the file away to measure anew, or give another --out"
-            )
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    data = json.dumps(line, allow_nan=False, separators=(",", ":"), sort_keys=False) + "\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        write_all(descriptor, data.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    command = "python benchmarks/fidelity.py {part}"
 
 
 def proportion_interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -211,20 +45,3 @@ def proportion_interval(hits: int, trials: int, level: float = 0.95) -> tuple[fl
 
     interval = binomtest(hits, trials).proportion_ci(level, method="wilson")
     return float(interval.low), float(interval.high)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """A Markdown table; all columns but the first `text_columns` are aligned right."""
-    aligned = ["---"] * text_columns + ["---:"] * (len(header) - text_columns)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, aligned, *rows))
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG on white: the same data give the same bytes."""
-    from attnbench.plots.render import WHITE
-    from attnbench.plots.style import drawing
-
-    buffer = BytesIO()
-    with drawing():
-        figure.savefig(buffer, format="png", facecolor=WHITE, dpi=144, metadata={"Software": None})
-    return buffer.getvalue()

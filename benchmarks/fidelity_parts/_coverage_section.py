@@ -9,7 +9,7 @@ from statistics import fmean, median, variance
 from typing import TYPE_CHECKING, Any
 
 from fidelity_parts import Aim, Section, Store, markdown_table, proportion_interval
-from fidelity_parts._prose import paragraph
+from published.prose import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

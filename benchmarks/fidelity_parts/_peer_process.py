@@ -97,6 +97,7 @@ def pytest_benchmark(kernels: Kernels, seconds: float, threads: int) -> Measured
         options = [
             *(str(TESTS), "-q", "-c", str(configuration), "--rootdir", folder, "--noconftest"),
             *("-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider", "--import-mode=importlib"),
+            *("-o", f"pythonpath={TESTS.parents[1]}"),  # the package of TESTS imports from there
             *(f"--benchmark-max-time={seconds}", "--benchmark-disable-gc"),
         ]
         code = pytest.main(options, plugins=[Given()])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fidelity_parts import Aim, Section, Store, markdown_table
 from fidelity_parts._peers import PEERS
-from fidelity_parts._prose import paragraph
+from published.prose import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fidelity_parts import Aim, Section, Store, markdown_table
 from fidelity_parts._peers import PEERS
-from fidelity_parts._prose import paragraph
 from fidelity_parts._spreads import central_80, spread_interval, spread_ratio
+from published.prose import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,7 +19,7 @@ from attnbench.doctor.experiments import TRUTHS
 from attnbench.driver import ZygoteSource
 from attnbench.record import CACHES
 from fidelity_parts import Aim, DataError, Section, Store, markdown_table
-from fidelity_parts._prose import paragraph
+from published.prose import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

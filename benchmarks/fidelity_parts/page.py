@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attnbench.files import replace_file
-from fidelity_parts import MEASURED_PARTS, Aim, DataError, Section, Store, markdown_table, png
-from fidelity_parts._prose import paragraph
+from fidelity_parts import MEASURED_PARTS, DataError, Section, Store
+from published.page import summary, write_page
+from published.prose import paragraph
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PAGE", "assembled", "write"]
+__all__ = ["NAME", "assembled", "write"]
 
-#: The page's name in its folder; its figures are `fidelity-<name>.png` beside it.
-PAGE = "fidelity.md"
-
-#: Whether an aim is met, in a table.
-MET: Mapping[bool | None, str] = {True: "yes", False: "**no**", None: "–"}
+#: The page is `<NAME>.md`, its figures are `<NAME>-<figure>.png` beside it.
+NAME = "fidelity"
 
 
 def write(folder: Path, docs: Path) -> None:
@@ -29,14 +25,7 @@ def write(folder: Path, docs: Path) -> None:
     Raises:
         DataError: no data, or corrupted data.
     """
-    markdown, figures = assembled(folder)
-    docs.mkdir(parents=True, exist_ok=True)
-    drawn = {f"fidelity-{name}.png": png(figure) for name, figure in figures.items()}
-    for stale in set(docs.glob("fidelity-*.png")) - {docs / name for name in drawn}:
-        stale.unlink()
-    for name, data in drawn.items():
-        replace_file(docs / name, data)
-    replace_file(docs / PAGE, markdown.encode())
+    write_page(docs, NAME, *assembled(folder))
 
 
 def assembled(folder: Path) -> tuple[str, dict[str, Figure]]:
@@ -59,7 +48,7 @@ def assembled(folder: Path) -> tuple[str, dict[str, Figure]]:
     parts = [
         "# Are the figures true?",
         _introduction(folder, measured, missing),
-        _summary(aims),
+        summary(aims),
         *(f"## {section.title}\n\n{section.markdown.strip()}" for section in sections.values()),
     ]
     return "\n\n".join(parts) + "\n", figures
@@ -85,12 +74,3 @@ def _introduction(folder: Path, measured: list[str], missing: list[str]) -> str:
     if missing:
         text.append(paragraph(f"Not measured yet: {', '.join(missing)}."))
     return "\n\n".join(text)
-
-
-def _summary(aims: list[Aim]) -> str:
-    """All aims at a glance."""
-    if not aims:
-        return "No part has an aim to report on yet."
-    return markdown_table(
-        ["aim", "measured", "met"], [[aim.aim, aim.measured, MET[aim.met]] for aim in aims], text_columns=3
-    )

@@ -1,8 +1,8 @@
 """How repeatable is a reported ratio? attnbench beside torch.utils.benchmark and pytest-benchmark.
 
 Each repetition of each tool reports the same ratio anew, from fresh processes and in the same wall time, with
-the other core idle or loaded by `_competitor`. Repetitions of all tools, shapes and loads are interleaved in
-seeded random order, so that the machine's drift hits all alike.
+the other core idle or loaded by `published.competitor`. Repetitions of all tools, shapes and loads are
+interleaved in seeded random order, so that the machine's drift hits all alike.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from attnbench.driver import ZygoteSource
 from attnbench.driver.pinned import process_environment
 from attnbench.workload import AttentionShape, Workload
 from fidelity_parts import Section, Store, _ratios_section
-from fidelity_parts._competitor import PHASE_S, competing
 from fidelity_parts._peers import PEERS, Peer
+from published.competitor import PHASE_S, competing
 
 __all__ = ["measure", "section"]
 

@@ -78,7 +78,7 @@ def test_without_data_there_is_no_page(tmp_path: Path) -> None:
 
 
 def test_the_committed_page_is_what_the_committed_data_give() -> None:
-    committed = CHECKOUT / "docs" / page.PAGE
+    committed = CHECKOUT / "docs" / f"{page.NAME}.md"
     if not DATA:
         assert not committed.exists(), "a page without the data that it is made of"
         return

@@ -14,9 +14,9 @@ import pytest
 
 from attnbench.driver.pinned import process_environment
 from fidelity_parts import Store, ratios
-from fidelity_parts._competitor import PHASE_S, competing, phases
 from fidelity_parts._peers import PEERS
 from fidelity_parts._spreads import central_80, spread_interval, spread_ratio
+from published.competitor import PHASE_S, competing, phases
 
 SPREADS = {"attnbench": 0.01, "torch_timer": 0.05, "pytest_benchmark": 0.03}
 

@@ -1,6 +1,6 @@
 """A process that competes for the machine: computing and moving memory by turns, with pauses in between.
 
-    python _competitor.py SEED PARENT_PID
+    python competitor.py SEED PARENT_PID
 
 Phases are drawn by the seed: computing, moving memory or a pause, a third each, lasting 10 ms to 1 s
 (log-uniform: no time scale is favoured). The first is no pause. It ends with its parent at the latest.

@@ -1,0 +1,1 @@
+"""What benchmarks share whose results are published as a page: data on disk, the page, a load."""
