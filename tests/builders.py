@@ -43,6 +43,7 @@ def make_info(name: str, options: Mapping[str, Option] | None = None, **override
         "compiles": False,
         "options": dict(options or {}),
         "origin": "here",
+        "file": None,
     }
     return info | overrides  # type: ignore[return-value]
 

@@ -121,6 +121,7 @@ class ScriptedSource:
                     compiles=script.compiles,
                     options={"block": 128} if name == "chunked" else {},
                     origin="scripted",
+                    file=None,
                 )
                 for name, script in scripts.items()
             ],

@@ -6,8 +6,11 @@ function. Nothing here imports a framework: `load` does, in a bench.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -109,6 +112,11 @@ class Implementation:
                 )
         object.__setattr__(self, "supports", _with_three(self.supports, self.name))
 
+    @property
+    def file(self) -> str | None:
+        """The path of the Python file that the kernel is written in, or None where that cannot be told."""
+        return _file_of(self.load)
+
     def with_defaults(self, options: Options) -> dict[str, Option]:
         """`options` over the defaults.
 
@@ -120,6 +128,22 @@ class Implementation:
                 known = ", ".join(self.options) or "none"
                 raise ValueError(f"{self.name} has no option {name!r}; its options: {known}")
         return {**self.options, **options}
+
+
+def _file_of(function: Any) -> str | None:
+    """Where `function`, or what it stands for, was defined."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        function = inspect.unwrap(function)
+    except ValueError:  # it stands for itself
+        return None
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return str(code.co_filename) if os.path.isfile(code.co_filename) else None
+    # A callable object, or a function that was compiled: the module's file.
+    module = getattr(function, "__module__", None) or type(function).__module__
+    return getattr(sys.modules.get(module), "__file__", None)
 
 
 def _with_three(supports: Callable[..., str | None], name: str) -> Callable[..., str | None]:
@@ -218,6 +242,7 @@ def attention(
 
             return swapped
 
+        load.__wrapped__ = function  # type: ignore[attr-defined]  # where the kernel is, see `file`
         first_line = (function.__doc__ or "").strip().splitlines()[:1]
         implementation = Implementation(
             name=name,

@@ -53,7 +53,10 @@ FAILURES = ("unsupported", "unavailable", "oom", "timeout", "crashed", "error")
 
 
 class ImplementationInfo(TypedDict):
-    """One entry of the catalogue; what it says of an implementation is as `Implementation` has it."""
+    """One entry of the catalogue; what it says of an implementation is as `Implementation` has it.
+
+    `file` is the path of the Python file that its kernel is written in, or None where that cannot be told.
+    """
 
     name: str
     operation: str
@@ -65,6 +68,7 @@ class ImplementationInfo(TypedDict):
     compiles: bool
     options: dict[str, Any]
     origin: str
+    file: str | None
 
 
 class HelloReply(TypedDict):
@@ -260,7 +264,15 @@ class Bench(Protocol):
 class BenchSource(Protocol):
     """Where benches come from: a zygote, or a script standing in for one."""
 
-    hello: HelloReply
+    @property
+    def hello(self) -> HelloReply:
+        """What it says of itself.
+
+        Raises:
+            PluginError: a plug-in cannot be loaded, where that was not waited for when the source was opened.
+            MeasuringError: it cannot be started, likewise.
+        """
+        ...
 
     def bench(self) -> Bench:
         """A fresh bench.

@@ -105,6 +105,7 @@ class Registry:
                 compiles=entry.implementation.compiles,
                 options=dict(entry.implementation.options),
                 origin=entry.origin,
+                file=entry.implementation.file,
             )
             for entry in self._entries.values()
         ]

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,6 +57,36 @@ def test_options_are_passed_with_their_defaults() -> None:
     assert kernel(inputs) == (1.0, {"block": 128})
     with pytest.raises(ValueError, match="no option 'blok'"):
         implementation.with_defaults({"blok": 1})
+
+
+class Kernel:
+    def __call__(self, workload: Workload, options: Mapping[str, Any]) -> None: ...
+
+
+class Endless:
+    def __init__(self) -> None:
+        self.__wrapped__ = self
+
+    __call__ = Kernel.__call__
+
+
+@pytest.mark.parametrize(
+    ("load", "file"),
+    [
+        (json.dumps, json.__file__),
+        (functools.partial(json.dumps, indent=1), json.__file__),
+        (functools.lru_cache(json.dumps), json.__file__),
+        (Kernel(), __file__),
+        (math.sqrt, getattr(math, "__file__", None)),
+        (len, None),
+        (eval("lambda workload, options: None"), None),
+        (Endless(), None),
+    ],
+)
+def test_it_tells_the_file_that_its_kernel_is_written_in(load: Any, file: str | None) -> None:
+    told = Implementation(name="mine", operation="attention", framework="torch", summary="", load=load)
+    assert told.file == file
+    assert declared().file == __file__
 
 
 def test_another_layout_is_handed_over_and_back() -> None:

@@ -51,6 +51,7 @@ def test_a_plugins_implementations_are_in_the_catalogue_with_their_origin(tmp_pa
             "compiles": False,
             "options": {"block": 128},
             "origin": str(path),
+            "file": str(path),
         }
     ]
     assert registry.get("mine").options == {"block": 128}
