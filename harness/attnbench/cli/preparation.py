@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from attnbench.cli.failures import Complaints
 from attnbench.cli.output import clean
+from attnbench.driver import Sources
 from attnbench.errors import (
     AttnbenchError,
     MeasuringError,
@@ -27,7 +27,7 @@ from attnbench.errors import (
 if TYPE_CHECKING:
     from attnbench.case import Block
     from attnbench.ceilings import Ceilings
-    from attnbench.protocol import BenchSource, HelloReply, ImplementationInfo
+    from attnbench.protocol import HelloReply, ImplementationInfo
     from attnbench.scenario import Scenario
 
 __all__ = [
@@ -43,9 +43,6 @@ __all__ = [
 #: The kinds of devices of which `attnbench doctor` measures the ceilings.
 MEASURED_DEVICES = ("cpu", "cuda")
 
-#: The share of memory that a bench which only answers questions may take.
-QUESTIONS_MEMORY_FRACTION = 0.8
-
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -56,66 +53,6 @@ class Selection:
     implementations: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
     plugins: tuple[Path, ...] = ()
-
-
-class Sources:
-    """One source of benches (a zygote) for each distinct environment that scenarios ask for.
-
-    Opened when first needed, closed together: a context manager.
-    """
-
-    def __init__(self, plugins: Sequence[Path]) -> None:
-        self.plugins = tuple(path.resolve() for path in plugins)
-        self._open: dict[tuple[int, str, float], BenchSource] = {}
-
-    def __call__(self, scenario: Scenario) -> BenchSource:
-        """The source whose benches have the environment that `scenario` asks for.
-
-        Raises:
-            PluginError: a plug-in cannot be loaded.
-            MeasuringError: the zygote cannot be started.
-        """
-        measure = scenario.measure
-        return self._source(measure.threads_count(), measure.malloc, scenario.limits.memory_fraction)
-
-    def any(self) -> BenchSource:
-        """A source for questions about which no scenario decides.
-
-        Raises:
-            PluginError: a plug-in cannot be loaded.
-            MeasuringError: the zygote cannot be started.
-        """
-        return next(iter(self._open.values()), None) or self._source(1, "pinned", QUESTIONS_MEMORY_FRACTION)
-
-    def _source(self, threads: int, malloc: str, memory_fraction: float) -> BenchSource:
-        from attnbench import driver
-
-        key = (threads, malloc, memory_fraction)
-        if key not in self._open:
-            self._open[key] = driver.ZygoteSource(
-                plugins=self.plugins,
-                threads=threads,
-                malloc=malloc,
-                memory_limit_bytes=driver.memory_limit(memory_fraction),
-            )
-        return self._open[key]
-
-    def close(self) -> None:
-        """End every zygote and its benches. Can be called twice."""
-        while self._open:
-            _, source = self._open.popitem()
-            source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def prepare(

@@ -6,9 +6,11 @@ from attnbench.driver.bench import ProcessBench
 from attnbench.driver.memory import available_bytes, memory_limit
 from attnbench.driver.pinned import bench_environment, thread_count
 from attnbench.driver.source import ZygoteSource
+from attnbench.driver.sources import Sources
 
 __all__ = [
     "ProcessBench",
+    "Sources",
     "ZygoteSource",
     "available_bytes",
     "bench_environment",
