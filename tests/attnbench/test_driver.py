@@ -124,8 +124,8 @@ def test_compilers_have_a_folder_of_their_own_while_it_is_open(temporary: Path) 
 def test_measuring_processes_are_led_there_and_it_ends_with_their_source(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ZygoteSource, "_start", lambda source: {})
-    source = ZygoteSource()
+    monkeypatch.setattr(ZygoteSource, "_launched", lambda source: None)
+    source = ZygoteSource(wait=False)
     (folder,) = temporary.iterdir()
     for variable in CACHE_VARIABLES:
         assert Path(source._environment[variable]).parent == folder
@@ -426,6 +426,37 @@ def test_an_interpreter_that_cannot_be_started_is_a_clear_error(
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(MeasuringError, match="/nowhere/python cannot be started"):
         ZygoteSource(threads=1)
+
+
+def test_several_sources_import_at_the_same_time_and_errors_say_whose_they_are(tmp_path: Path) -> None:
+    (tmp_path / "good").mkdir()
+    good = ZygoteSource([plugin(tmp_path / "good")], threads=1, wait=False)
+    bad = ZygoteSource([plugin(tmp_path, "1 / 0")], threads=1, wait=False, role="--base old.py")
+    with good, bad:
+        with pytest.raises(PluginError, match=r"^--base old\.py: the plug-in .* ZeroDivisionError"):
+            bad.bench()
+        with pytest.raises(MeasuringError, match=r"^--base old\.py: the source of benches is closed"):
+            _ = bad.hello
+        assert good.bench().request("prepare", prepare_parameters(), 30)["framework"] == "torch"
+
+
+ANOTHER_VERSION = """
+import socket, sys
+endpoint = socket.socket(fileno=int(sys.argv[sys.argv.index("--socket-fd") + 1]))
+endpoint.recv(100)
+endpoint.sendall(b'{"id": 0, "ok": true, "protocol_version": 999}\\n')
+endpoint.recv(1)
+"""
+
+
+def test_another_version_of_the_protocol_names_the_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "attnbench").mkdir()
+    (tmp_path / "attnbench" / "__init__.py").touch()
+    (tmp_path / "attnbench" / "zygote.py").write_text(ANOTHER_VERSION)
+    with pytest.raises(MeasuringError) as caught:
+        ZygoteSource(threads=1, path=[tmp_path], python=Path(sys.executable))
+    expected = f"the attnbench that {sys.executable} imports speaks protocol 999, this one {PROTOCOL_VERSION}"
+    assert expected in str(caught.value)
 
 
 @linux

@@ -46,6 +46,10 @@ class ZygoteSource:
     in sessions of their own, so a Ctrl-C in the terminal reaches this process only. With `spawn` every bench
     is a fresh interpreter, also where it could be forked.
 
+    The processes run `python` (by default this process's), with `path` first on their PYTHONPATH. Errors
+    begin with `role`, which tells one source from another. Without `wait` the zygote imports its libraries
+    while the caller goes on: `hello` and `bench` wait for it, and raise what is listed below.
+
     Raises:
         PluginError: a plug-in cannot be loaded, hangs, or ends the interpreter.
         MeasuringError: the zygote could not be started.
@@ -59,12 +63,18 @@ class ZygoteSource:
         malloc: str = "pinned",
         memory_limit_bytes: int | None = None,
         *,
+        python: Path | None = None,
+        path: Sequence[Path] = (),
+        role: str = "",
+        wait: bool = True,
         plugin_deadline_s: float = PLUGIN_S,
         spawn: bool = False,
     ) -> None:
         self._plugins = [Path(plugin) for plugin in plugins]
         self._threads = thread_count(threads)
-        environment = process_environment(threads, malloc)
+        self._python = str(python or sys.executable)
+        self._role = role
+        environment = _with_path(process_environment(threads, malloc), path)
         self._memory_limit_bytes = memory_limit_bytes
         self._plugin_deadline_s = plugin_deadline_s
         self._spawn = spawn
@@ -73,12 +83,15 @@ class ZygoteSource:
         self._environment = {**environment, **self._compiled.environment}
         self._output = Output()
         self._zygote: _Zygote | None = None
+        self._hello: HelloReply | None = None
         self._benches: list[ProcessBench] = []
         try:
-            self.hello: HelloReply = self._start()
+            self._zygote = self._launched()
         except BaseException:
             self.close()
             raise
+        if wait:
+            _ = self.hello
 
     def __enter__(self) -> Self:
         return self
@@ -86,10 +99,29 @@ class ZygoteSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def hello(self) -> HelloReply:
+        """What the zygote says of itself, once it has imported everything. An error ends the source.
+
+        Raises:
+            PluginError: a plug-in cannot be loaded, hangs, or ends the interpreter.
+            MeasuringError: the zygote could not be started, or the source was closed before.
+        """
+        if self._hello is None:
+            if self._zygote is None:
+                raise MeasuringError(f"{self._prefix}the source of benches is closed")
+            try:
+                self._hello = self._greeted(self._zygote)
+            except BaseException:
+                self.close()
+                raise
+        return self._hello
+
     def bench(self) -> ProcessBench:
         """A fresh bench. A zygote that has died is started again, once.
 
         Raises:
+            PluginError: as `hello`, where it was not waited for.
             MeasuringError: none can be had.
         """
         self._benches = [bench for bench in self._benches if not bench.ended]
@@ -108,28 +140,39 @@ class ZygoteSource:
         self._output.close()
         self._compiled.close()
 
-    def _start(self) -> HelloReply:
-        process, channel = self._launch("attnbench.zygote", [])
-        self._zygote = _Zygote(process, channel)
+    @property
+    def _prefix(self) -> str:
+        return f"{self._role}: " if self._role else ""
+
+    def _launched(self) -> _Zygote:
+        """A zygote that has begun to import."""
+        return _Zygote(*self._launch("attnbench.zygote", []))
+
+    def _greeted(self, zygote: _Zygote) -> HelloReply:
+        """What a zygote says when it has imported everything."""
         loading, deadline_s = "the interpreter", START_S
         try:
-            channel.send({"id": 0, "verb": "hello"})
-            while "loading" in (message := channel.receive(deadline_s)):
+            zygote.channel.send({"id": 0, "verb": "hello"})
+            while "loading" in (message := zygote.channel.receive(deadline_s)):
                 loading = str(message["loading"])
                 deadline_s = self._plugin_deadline_s if self._is_plugin(loading) else START_S
         except DeadlineExceeded:
-            kill_group(process.pid)
+            zygote.kill()
             raise self._failed_start(loading, f"was not loaded within {deadline_s:g} s") from None
         except ChannelClosed:
-            death = self._zygote.close()
+            death = zygote.close()
             words = last_words(self._output.since())
             said = f"; last words: {words}" if words else ""
             raise self._failed_start(loading, f"ended the interpreter: {death}{said}") from None
         if not message.get("ok"):
-            raise PluginError(str(message.get("reason")))
+            raise PluginError(f"{self._prefix}{message.get('reason')}")
         version = message.get("protocol_version")
         if version != PROTOCOL_VERSION:
-            raise MeasuringError(f"the zygote speaks protocol {version}, this process {PROTOCOL_VERSION}")
+            raise MeasuringError(
+                f"{self._prefix}the attnbench that {self._python} imports speaks protocol {version}, this "
+                f"one {PROTOCOL_VERSION}, so it is another version. See to it that nothing there puts another "
+                "attnbench before this one (a .pth file, an editable install, a sitecustomize)"
+            )
         return cast(HelloReply, {key: value for key, value in message.items() if key not in ("id", "ok")})
 
     def _is_plugin(self, loading: str) -> bool:
@@ -137,8 +180,12 @@ class ZygoteSource:
 
     def _failed_start(self, loading: str, what: str) -> PluginError | MeasuringError:
         if self._is_plugin(loading):
-            return PluginError(f"the plug-in {loading} {what}; importing it must be quick and harmless")
-        return MeasuringError(f"the measuring process cannot be started: {loading} {what}")
+            return PluginError(
+                f"{self._prefix}the plug-in {loading} {what}; importing it must be quick and harmless"
+            )
+        return MeasuringError(
+            f"{self._prefix}the measuring process cannot be started by {self._python}: {loading} {what}"
+        )
 
     def _forked(self) -> ProcessBench:
         for attempt in ("first", "again"):
@@ -160,16 +207,17 @@ class ZygoteSource:
                     output=self._output,
                     oom=self._oom,
                 )
-        raise MeasuringError("the zygote ended twice before it could fork a bench")
+        raise MeasuringError(f"{self._prefix}the zygote ended twice before it could fork a bench")
 
     def _restart(self, error: Exception) -> None:
         if self._zygote is not None:
             self._zygote.close()
         try:
-            self.hello = self._start()
+            self._zygote = self._launched()
+            self._hello = self._greeted(self._zygote)
         except PluginError as nested:
             raise MeasuringError(
-                f"the zygote ended ({error}) and cannot be started again: {nested}"
+                f"{self._prefix}the zygote ended ({error}) and cannot be started again: {nested}"
             ) from None
 
     def _spawned(self) -> ProcessBench:
@@ -187,7 +235,9 @@ class ZygoteSource:
         except (ChannelClosed, DeadlineExceeded) as error:
             bench.close()
             words = last_words(self._output.since())
-            raise MeasuringError(f"a bench could not be started: {error}; last words: {words}") from None
+            raise MeasuringError(
+                f"{self._prefix}a bench could not be started by {self._python}: {error}; last words: {words}"
+            ) from None
         return bench
 
     def _launch(self, module: str, arguments: Sequence[str]) -> tuple[subprocess.Popen[bytes], Channel]:
@@ -196,7 +246,7 @@ class ZygoteSource:
         plugins = [part for plugin in self._plugins for part in ("--plugin", str(plugin))]
         with theirs:
             command = [
-                *(sys.executable, "-P", "-m", module),
+                *(self._python, "-P", "-m", module),
                 *("--socket-fd", str(theirs.fileno())),
                 *("--parent", str(os.getpid())),
                 *plugins,
@@ -214,7 +264,7 @@ class ZygoteSource:
                 )
             except OSError as error:
                 ours.close()
-                raise MeasuringError(f"{sys.executable} cannot be started: {error}") from error
+                raise MeasuringError(f"{self._prefix}{self._python} cannot be started: {error}") from error
         return process, Channel(ours)
 
 
@@ -223,7 +273,7 @@ class _Zygote:
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self._process = process
-        self._channel = channel
+        self.channel = channel
         self._last_id = 0
         self._death: Death | None = None
 
@@ -253,10 +303,14 @@ class _Zygote:
             return Death(orphaned=True)
         return Death(answer.get("signal"), answer.get("exit_code"), bool(answer.get("lingered")))
 
+    def kill(self) -> None:
+        """End it and its group at once; `close` tells how."""
+        kill_group(self._process.pid)
+
     def close(self) -> Death:
         """Let it end its benches and itself, or kill it; how it ended. Can be called twice."""
         if self._death is None:
-            self._channel.close()
+            self.channel.close()
             self._death = _wait(self._process, LEAVE_S)
         return self._death
 
@@ -265,8 +319,17 @@ class _Zygote:
         if self._death is not None:
             raise ChannelClosed(str(self._death))
         self._last_id += 1
-        self._channel.send({**request, "id": self._last_id})
-        return _receive(self._channel.socket, ANSWER_S)
+        self.channel.send({**request, "id": self._last_id})
+        return _receive(self.channel.socket, ANSWER_S)
+
+
+def _with_path(environment: dict[str, str], path: Sequence[Path]) -> dict[str, str]:
+    """`environment` with `path` before what its PYTHONPATH holds."""
+    if not path:
+        return environment
+    inherited = environment.get("PYTHONPATH")
+    parts = [*map(str, path), *([inherited] if inherited else [])]
+    return {**environment, "PYTHONPATH": os.pathsep.join(parts)}
 
 
 def _receive(endpoint: socket.socket, deadline_s: float) -> tuple[dict[str, Any], list[int]]:
