@@ -19,6 +19,7 @@ from attnbench.errors import AttnbenchError, ScenarioError
 
 __all__ = [
     "EXIT_FAILED_CASE",
+    "EXIT_INCONCLUSIVE",
     "EXIT_INTERNAL",
     "EXIT_INTERRUPTED",
     "EXIT_WRONG_USE",
@@ -31,6 +32,8 @@ __all__ = [
 
 EXIT_FAILED_CASE = 1
 EXIT_WRONG_USE = 2
+#: A gate that could neither pass nor fail: too noisy, too little time.
+EXIT_INCONCLUSIVE = 3
 #: A fault of attnbench itself (EX_SOFTWARE of sysexits.h).
 EXIT_INTERNAL = 70
 #: What a shell reports of a program that SIGPIPE ended: the reader of our output has gone.

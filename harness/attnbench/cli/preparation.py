@@ -37,6 +37,7 @@ __all__ = [
     "known_ceilings",
     "plugin_header",
     "prepare",
+    "read_scenarios",
     "warn_of_problems",
 ]
 
@@ -69,9 +70,31 @@ def prepare(
         MeasuringError: the zygote cannot be started.
         Complaints: several of these.
     """
+    scenarios = read_scenarios(selection, sources, texts)
+    _require_names_apart(scenarios)
+    hello = sources(scenarios[0]).hello
+    warn_of_problems(hello)
+    blocks, complaints = _tried([partial(each.expand, hello["catalogue"]) for each in scenarios])
+    if complaints:
+        raise _together(complaints)
+    return list(zip(scenarios, blocks, strict=True))
+
+
+def read_scenarios(
+    selection: Selection, sources: Sources | None, texts: Mapping[str, str] | None = None
+) -> list[Scenario]:
+    """Every scenario asked for, as `prepare` reads them; which implementations there are is not looked up.
+
+    But where there are mistakes `sources` (if any) are asked, so that unknown names are told with the others.
+
+    Raises:
+        ScenarioError: the mistakes of all files together, with those of the options.
+        UsageError: a name that is no scenario, or a wrong option.
+        Complaints: several of these, a catalogue that cannot be asked among them.
+    """
     from attnbench import scenario
 
-    asked = _Catalogue(sources)
+    asked = None if sources is None else _Catalogue(sources)
     changes: dict[str, Any] = {
         "sets": selection.sets,
         "implementations": selection.implementations,
@@ -83,20 +106,15 @@ def prepare(
         if texts is None
         else [partial(scenario.parse, text, path, **changes) for path, text in texts.items()]
     )
+    scenarios: list[Scenario]
     scenarios, complaints = _tried(makers)
     if complaints:
         # What is sound so far may still name implementations that there are not.
-        known = asked() if scenarios else None
+        known = asked() if asked and scenarios else None
         if known is not None:
             complaints += _tried([partial(each.expand, known) for each in scenarios])[1]
-        raise _together([*complaints, *([asked.problem] if asked.problem else [])])
-    _require_names_apart(scenarios)
-    hello = sources(scenarios[0]).hello
-    warn_of_problems(hello)
-    blocks, complaints = _tried([partial(each.expand, hello["catalogue"]) for each in scenarios])
-    if complaints:
-        raise _together(complaints)
-    return list(zip(scenarios, blocks, strict=True))
+        raise _together([*complaints, *([asked.problem] if asked and asked.problem else [])])
+    return scenarios
 
 
 class _Catalogue:
