@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["KIB", "MIB", "format_bytes", "format_count", "format_ratio", "format_seconds", "significant"]
+__all__ = [
+    "KIB",
+    "MIB",
+    "counted",
+    "format_bytes",
+    "format_count",
+    "format_ratio",
+    "format_seconds",
+    "significant",
+]
 
 KIB = 1024
 MIB = 1024 * 1024
@@ -12,6 +21,11 @@ MIB = 1024 * 1024
 _TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _SIZES = ((1024**4, "TiB"), (1024**3, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 _COUNTS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def counted(number: int, what: str) -> str:
+    """`1 case`, `3 cases`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def significant(value: float, digits: int = 3) -> str:

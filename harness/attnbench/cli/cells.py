@@ -11,7 +11,7 @@ from attnbench.report import cells
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FAILURES", "Row", "accuracy_failed", "case_line", "counted", "duration", "failed", "rows_of"]
+__all__ = ["FAILURES", "Row", "accuracy_failed", "case_line", "duration", "failed", "rows_of"]
 
 Row = Mapping[str, Any]
 
@@ -51,11 +51,6 @@ def case_line(row: Row) -> str:
     if row.get("reason") and verdict != "ok":  # of an ok row it is what `≥` before its memory says
         verdict += f": {clean(str(row['reason']))}"
     return "  ".join([head, *figures, verdict])
-
-
-def counted(number: int, what: str) -> str:
-    """`1 case`, `3 cases`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ import click
 from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
 from attnbench.cli.preparation import Selection, Sources, compiled_in, known_ceilings, prepare
 from attnbench.cli.resumption import refuse_beside_resume, stored_selection, unfinished
+from attnbench.units import counted
 
 if TYPE_CHECKING:
     from attnbench.case import Block, Case
@@ -180,7 +181,7 @@ def _print(blocks: Sequence[PlannedBlock]) -> None:
     to_measure = sum(planned.runnable for planned in blocks)
     most = max((score_bytes(p.block.workload) for p in blocks if p.runnable), default=0)
     click.echo(
-        f"{to_measure} of {cells.counted(cases, 'case')} in {cells.counted(len(blocks), 'block')} "
+        f"{to_measure} of {counted(cases, 'case')} in {counted(len(blocks), 'block')} "
         "would be measured, "
         f"in at most about {cells.duration(sum(planned.budget_s for planned in blocks))}; "
         f"the largest score matrix is {format_bytes(most)}."

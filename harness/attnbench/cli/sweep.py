@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import attnbench
-from attnbench.cli.cells import counted
 from attnbench.cli.failures import EXIT_FAILED_CASE, EXIT_INTERRUPTED, Interrupted, terminable, told_of
 from attnbench.cli.options import json_option, matrix_options, require_scenarios, run_options
 from attnbench.cli.preparation import (
@@ -26,6 +25,7 @@ from attnbench.cli.preparation import (
 )
 from attnbench.cli.resumption import refuse_beside_resume, stored_selection
 from attnbench.errors import AttnbenchError, RunError
+from attnbench.units import counted
 
 if TYPE_CHECKING:
     from attnbench.case import Block

@@ -20,6 +20,7 @@ from attnbench.cli import cells
 from attnbench.cli.cells import Row
 from attnbench.cli.output import clean
 from attnbench.cli.results import results_table
+from attnbench.units import counted
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable
@@ -135,7 +136,7 @@ class PlainProgress(Progress):
         if self.cases == 0:
             click.echo("nothing is left to measure", err=True)
             return
-        what = f"{cells.counted(self.cases, 'case')} in {cells.counted(blocks, 'block')}"
+        what = f"{counted(self.cases, 'case')} in {counted(blocks, 'block')}"
         click.echo(f"{what}, at most about {cells.duration(self.total_s)}", err=True)
 
     def show_rows(self, rows: Sequence[Row]) -> None:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attnbench.cli.cells import counted
 from attnbench.cli.output import clean
 from attnbench.cli.terminal import console, print_grid
-from attnbench.units import significant
+from attnbench.units import counted, significant
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,13 +21,24 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "INCONCLUSIVE"
     FAIL = "FAIL"
 
+    @property
+    def rank(self) -> int:
+        """How bad it is: 0 is good."""
+        return list(Outcome).index(self)
+
+    @classmethod
+    def worst(cls, outcomes: Iterable[Outcome]) -> Outcome:
+        """The worst of them; PASS of none."""
+        return max(outcomes, key=lambda outcome: outcome.rank, default=cls.PASS)
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """A deterministic figure that differs between base and head.
 
-    `metric` is `status`, `accuracy`, `error` or `memory`; `outcome` FAIL if that is worse beyond what is
-    allowed, PASS if it is only told (it became better), INCONCLUSIVE if a failure did not repeat itself.
+    `metric` is `status`, `accuracy`, `error` or `memory` (`latency` where it could not be timed at all);
+    `outcome` FAIL if that is worse beyond what is allowed, PASS if it is only told (it became better, or this
+    metric is switched off), INCONCLUSIVE if nobody can say, as when a failure did not repeat itself.
     """
 
     metric: str

@@ -36,7 +36,7 @@ from attnbench.plots.rows import (
 from attnbench.plots.sweeps import Sweep, differing
 from attnbench.plots.sweeps import sweeps as sweeps_of
 from attnbench.report import cells
-from attnbench.units import format_bytes, format_ratio, significant
+from attnbench.units import counted, format_bytes, format_ratio, significant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,10 +106,6 @@ def _judge(block: Sequence[Row], pairs: Pairs | None) -> _Verdict | None:
     return _Verdict(best, tuple(tied.values()), anchor_of(block), alone)
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _leads(verdict: _Verdict) -> bool:
     """Whether the best is faster than the anchor beyond doubt: the whole interval of its speed-up says so."""
     return verdict.anchor is not None and (verdict.best.get("speedup_ci_low") or 0) > 1
@@ -160,7 +156,7 @@ def _kernels(rows: Sequence[Row]) -> Iterable[Finding]:
                 counts[first["label"], row["label"], clean(row["resolved_backend"])] += 1
     if counts:
         parts = [
-            f"{first} and {other} both ran {kernel} in {_count(number, 'workload')}"
+            f"{first} and {other} both ran {kernel} in {counted(number, 'workload')}"
             for (first, other, kernel), number in counts.most_common(3)
         ]
         more = f"; and {len(counts) - 3} more pairs" if len(counts) > 3 else ""
@@ -189,7 +185,7 @@ def _ties(verdicts: Sequence[_Verdict], known: Mapping[str, Any]) -> Iterable[Fi
     while shown < len(parts) and len("; ".join(parts[: shown + 1])) < _LONG - len(start):
         shown += 1
     if shown < len(parts):
-        parts = [*parts[:shown], f"and {_count(len(parts) - shown, 'other set')}"]
+        parts = [*parts[:shown], f"and {counted(len(parts) - shown, 'other set')}"]
     text = f"{start}: {'; '.join(parts)}."
     unclear = [row for each in verdicts if each.tied for row in (each.best, *each.tied)]
     if any((row.get("processes") or 0) < 2 for row in unclear):
@@ -253,7 +249,7 @@ def _accuracy(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding
             worst = max(own, key=lambda row: row.get("error_ratio") or math.inf)
             ratio = worst.get("error_ratio")
             measure = "not finite or not comparable" if ratio is None else f"{significant(ratio)}, allowed 2"
-            share = f"in {len(own)} of {_count(len(series(checked, label)), 'checked case')}"
+            share = f"in {len(own)} of {counted(len(series(checked, label)), 'checked case')}"
             reason = f": {shorten(clean(worst['reason']), 140)}" if worst.get("reason") else ""
             parts.append(
                 f"{label} {share} (worst at {workload_label(worst, known)}, error ratio {measure}{reason})"
@@ -274,7 +270,7 @@ def _accuracy(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding
         yield Finding("accuracy", f"{text}.")
     unchecked = [row for row in rows if measured(row) and row.get("accuracy") not in ("pass", "fail")]
     if unchecked and not wrong:
-        text = f"{_count(len(unchecked), 'measured case')} went unchecked and can win nothing"
+        text = f"{counted(len(unchecked), 'measured case')} went unchecked and can win nothing"
         yield Finding("accuracy", f"{text}: {listed(labels(unchecked))}.", serious=True)
 
 
@@ -287,7 +283,7 @@ def _failures(rows: Sequence[Row]) -> Iterable[Finding]:
         names = labels(row for row in failed if clean(row.get("status") or "unknown") == status)
         parts.append(f"{number} {status} ({listed(names, 4)})")
     grave = any(row.get("status") not in ("unsupported", "unavailable") for row in failed)
-    text = f"{len(failed)} of {_count(len(rows), 'case')} gave no figures: {', '.join(parts)}."
+    text = f"{len(failed)} of {counted(len(rows), 'case')} gave no figures: {', '.join(parts)}."
     yield Finding("failures", text, serious=grave)
 
 
@@ -317,8 +313,8 @@ def _leanest(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]
     if widest is None or widest[0] <= 1.01:
         return
     factor, least, most = widest
-    counted = listed(f"{label} in {number}" for label, number in wins.most_common(4))
-    text = f"Least peak memory, of {_count(judged, 'workload')}: {counted}. " if judged > 1 else ""
+    tally = listed(f"{label} in {number}" for label, number in wins.most_common(4))
+    text = f"Least peak memory, of {counted(judged, 'workload')}: {tally}. " if judged > 1 else ""
     yield Finding(
         "memory",
         f"{text}At {workload_label(least, known)} {least['label']} needs "
@@ -396,7 +392,7 @@ def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str,
         right = [row for row in flagged if not failed_accuracy(row)]
         first = (right or flagged)[0]
         parts.append(
-            f"{_count(len(flagged), 'measurement')} flagged as not to be trusted and can win nothing "
+            f"{counted(len(flagged), 'measurement')} flagged as not to be trusted and can win nothing "
             f"({first['label']} at {workload_label(first, known)}: {shorten(flag_text(first) or '', 200)}"
             f"{'; …' if len(flagged) > 1 else ''})."
         )
@@ -410,7 +406,7 @@ def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str,
         parts.append(_wide(wide, len(sampled), asked))
     bare = [row for row in sampled if row.get("latency_ci_low_s") is None]
     if bare:
-        parts.append(f"{_count(len(bare), 'case')} of {len(sampled)} had too few samples for an interval.")
+        parts.append(f"{counted(len(bare), 'case')} of {len(sampled)} had too few samples for an interval.")
     if parts:
         yield Finding("caution", " ".join(parts), serious=bool(flagged))
 
@@ -421,7 +417,7 @@ def _wide(wide: Sequence[Row], sampled: int, asked: Mapping[str, float]) -> str:
     Between processes an interval narrows with the number of processes; more rounds in each of them steady
     the processes' medians, but not what sets the processes apart.
     """
-    text = f"The 95% interval of {len(wide)} of {_count(sampled, 'case')} is wider than the precision asked"
+    text = f"The 95% interval of {len(wide)} of {counted(sampled, 'case')} is wider than the precision asked"
     widths = [
         100 * (row["latency_ci_high_s"] - row["latency_ci_low_s"]) / row["latency_median_s"]
         for row in wide
