@@ -171,8 +171,10 @@ def unpaired_ratio(
     centres = [median([median(group) for group in groups]) for groups in (before, after)]
     if min(min(map(min, groups)) for groups in (before, after)) <= 0:
         return Estimate(centres[1] / centres[0], None) if centres[0] else None
-    logarithms = [[[math.log(x) for x in group] for group in groups] for groups in (before, after)]
-    return _estimate(centres[1] / centres[0], _welch(*logarithms, level))
+    logs_before, logs_after = (
+        [[math.log(x) for x in group] for group in groups] for groups in (before, after)
+    )
+    return _estimate(centres[1] / centres[0], _welch(logs_before, logs_after, level))
 
 
 def unpaired_speedup(
@@ -187,11 +189,11 @@ def unpaired_speedup(
     logarithm of the ratios of each process. None where either pair has no common round; no interval where it
     has them in a single process, or fewer than `FEWEST_FOR_INTERVAL`.
     """
-    groups = [_paired_logarithms(*pair) for pair in (before, after)]
-    if not all(groups):
+    first, second = (_paired_logarithms(*pair) for pair in (before, after))
+    if not first or not second:
         return None
-    centres = [median(list(chain(*each))) for each in groups]
-    return _estimate(math.exp(centres[1] - centres[0]), _welch(*groups, level))
+    shift = median(list(chain(*second))) - median(list(chain(*first)))
+    return _estimate(math.exp(shift), _welch(first, second, level))
 
 
 def _paired_logarithms(anchor: Sequence[Sampled], case: Sequence[Sampled]) -> list[list[float]]:

@@ -10,7 +10,7 @@ from attnbench.plots.rows import Row, clean, varying
 from attnbench.report import cells
 from attnbench.units import format_bytes, format_seconds
 
-__all__ = ["SETTINGS", "Column", "columns_for", "common"]
+__all__ = ["FIRST", "SETTINGS", "Column", "columns_for", "common"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ SETTINGS = {
     "inputs": Column("inputs", "inputs", "How the inputs were drawn.", _plain("inputs")),
 }
 
-_FIRST = (
+#: What names a row within its workloads.
+FIRST = (
     Column("implementation", "implementation", "The implementation with its options.", cells.implementation),
     Column(
         "shape",
@@ -175,7 +176,7 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
         named = [(column, column.raw or "resolved_backend") for column in columns]
         return [column for column, name in named if any(row.get(name) is not None for row in rows)]
 
-    return [*before, *_FIRST, *after, *known(_FIGURES), _STATUS, *known(_MORE)]
+    return [*before, *FIRST, *after, *known(_FIGURES), _STATUS, *known(_MORE)]
 
 
 def common(rows: Sequence[Row]) -> str:

@@ -30,7 +30,7 @@ _FIGURES = {
 }
 
 #: A longer table is folded, so that findings and failures stay in sight.
-_ROWS_IN_SIGHT = 30
+ROWS_IN_SIGHT = 30
 
 # Underscores inside a word and brackets around an interval are no markup, and read better bare.
 _SPECIAL = re.compile(r"[\\`*#|~$]|(?<!\w)_|_(?!\w)|\[(?![0-9][-0-9.,e+ µnms]*\](?!\())")
@@ -93,7 +93,7 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
     lines += [escape(" ".join(filter(None, notes))), ""] if any(notes) else []
     if not body:
         lines += ["No case was recorded."]
-    elif len(body) <= _ROWS_IN_SIGHT:
+    elif len(body) <= ROWS_IN_SIGHT:
         lines += table(headings, body)
     else:
         lines += folded(f"{len(body)} cases", table(headings, body))
