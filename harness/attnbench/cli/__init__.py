@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("sweep", "Measure the cases of a scenario; the main job."),
     "plan": ("plan", "Show what a sweep would do, before anything runs."),
     "report": ("report", "Write the report of runs: HTML, Markdown, figures, tables."),
+    "check": ("check", "Judge a change: slower, hungrier or more wrong? For CI."),
     "conformance": ("conformance", "Check implementations over a grid of workloads: are they right?"),
     "list": ("listing", "List implementations, scenarios or devices."),
     "doctor": ("doctor", "Is this machine fit to measure on, and are the figures true?"),
@@ -85,8 +86,9 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 good; 1 a failed case (in a sweep only under --strict) or self-test; 2 wrong use, "
-    "or a scenario with mistakes; 130 interrupted, with everything measured so far kept.",
+    epilog="Exit codes: 0 good; 1 a regression, a failed case (in a sweep only under --strict) or self-test; "
+    "2 wrong use, or a scenario with mistakes; 3 a check that can neither pass nor fail; 130 interrupted, "
+    "with everything measured so far kept.",
 )
 @click.version_option(attnbench.__version__, prog_name="attnbench")
 def main() -> None:
