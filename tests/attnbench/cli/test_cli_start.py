@@ -89,7 +89,7 @@ def test_module_is_the_program() -> None:
     ("arguments", "expected"),
     [
         (["swep", "quick"], "No such command 'swep'. Did you mean 'sweep'?"),
-        (["frobnicate"], "The commands are sweep, plan, report, conformance, list, doctor, show, export."),
+        (["frobnicate"], f"The commands are {', '.join(COMMANDS)}."),
         (["sweep", "quick", "--stict"], "--strict"),
         (["--verison"], "--version"),
         (["list", "implementation"], "implementations"),
