@@ -15,7 +15,7 @@ from attnbench.files import replace_file
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "export"]
+__all__ = ["FORMATS", "export", "rows_of", "write"]
 
 FORMATS = ("csv", "parquet", "json")
 
@@ -35,7 +35,7 @@ def export(
     if file_format not in FORMATS:
         raise UsageError(f"format: expected one of {', '.join(FORMATS)}, got {file_format!r}")
     if path is not None:
-        _require_free(Path(path), overwrite)
+        _require_free(Path(path), overwrite=overwrite)
     if file_format == "csv":
         data = frame.to_csv(index=False, lineterminator="\n").encode()
     elif file_format == "json":
@@ -49,7 +49,18 @@ def export(
     return data
 
 
-def _require_free(path: Path, overwrite: bool) -> None:
+def write(path: Path, data: bytes, *, overwrite: bool = False) -> None:
+    """Write `data` to `path`, whole or not at all.
+
+    Raises:
+        UsageError: it exists (unless `overwrite`), or is a folder.
+        RunError: it cannot be written; what was there is unchanged.
+    """
+    _require_free(path, overwrite=overwrite)
+    replace_file(path, data)
+
+
+def _require_free(path: Path, *, overwrite: bool) -> None:
     # os.path says no where pathlib raises: what is wrong with a name, writing it tells.
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")
@@ -59,7 +70,8 @@ def _require_free(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path.parent}: there is no such folder; make it first, or name a file elsewhere")
 
 
-def _json(frame: pd.DataFrame) -> bytes:
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table as JSON has it: a mapping a row, None for what is null or has no number there."""
     import pandas as pd
 
     def plain(value: Any) -> Any:
@@ -68,8 +80,11 @@ def _json(frame: pd.DataFrame) -> bytes:
         return value.item() if hasattr(value, "item") else value
 
     columns = list(frame.columns)
-    rows = [
+    return [
         {name: plain(value) for name, value in zip(columns, row, strict=True)}
         for row in frame.itertuples(index=False, name=None)
     ]
-    return json.dumps(rows, indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+
+
+def _json(frame: pd.DataFrame) -> bytes:
+    return json.dumps(rows_of(frame), indent=2, allow_nan=False, ensure_ascii=False).encode() + b"\n"
