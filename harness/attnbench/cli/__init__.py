@@ -27,7 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "list": ("listing", "List implementations, scenarios or devices."),
     "doctor": ("doctor", "Is this machine fit to measure on, and are the figures true?"),
     "show": ("show", "Show a run again in the terminal, filtered and sorted."),
-    "export": ("export", "Write a run for other tools: CSV, Parquet, JSON, pytest-benchmark."),
+    "export": ("export", "Write a run for other tools: tables, or pytest-benchmark's JSON."),
 }
 
 

@@ -17,7 +17,7 @@ __all__ = ["export"]
 FORMATS = ("csv", "parquet", "json", "pytest-benchmark")
 
 
-@click.command(short_help="Write a run for other tools: CSV, Parquet, JSON, pytest-benchmark.")
+@click.command(short_help="Write a run for other tools: tables, or pytest-benchmark's JSON.")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="What to write.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
