@@ -170,7 +170,7 @@ class ZygoteSource:
         if version != PROTOCOL_VERSION:
             raise MeasuringError(
                 f"{self._prefix}the attnbench that {self._python} imports speaks protocol {version}, this "
-                f"one {PROTOCOL_VERSION}, so it is another version. See to it that nothing there puts another "
+                f"one {PROTOCOL_VERSION}, so it is another version. See to it that nothing puts another "
                 "attnbench before this one (a .pth file, an editable install, a sitecustomize)"
             )
         return cast(HelloReply, {key: value for key, value in message.items() if key not in ("id", "ok")})
