@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from attnbench.errors import UsageError
 
 if TYPE_CHECKING:
     from attnbench.cli.gating import Display
-    from attnbench.gate.arms import Arm
+    from attnbench.gate.arms import Arm, Request
     from attnbench.gate.verdict import Report
     from attnbench.protocol import BenchSource, HelloReply
     from attnbench.scenario import Scenario
@@ -114,8 +114,13 @@ def _require_one_base(base: str | None, baseline: Path | None) -> None:
     """Refuse two bases, or none.
 
     Raises:
-        UsageError: there are two, or none.
+        UsageError: there are two, or none; or `--base` is empty, as what a command that failed gave to it.
     """
+    if base is not None and not base.strip():
+        raise UsageError(
+            "--base is empty; if a command was to name it (git merge-base …), see why that said nothing: in "
+            "a shallow checkout there is no common ancestor (actions/checkout: `fetch-depth: 0`)"
+        )
     if base is not None and baseline is not None:
         raise UsageError(
             "--base and --baseline exclude one another: --base measures its arm now and judges times too, "
@@ -132,8 +137,7 @@ class _Opener:
     """Opens fresh sources of an arm; the first is the one that was asked what there is."""
 
     def __init__(self, arm: Arm, scenario: Scenario) -> None:
-        self.title = arm.title
-        self._arm = arm
+        self.arm = arm
         self._scenario = scenario
         self._first = self._open()
         self._taken = False
@@ -148,25 +152,25 @@ class _Opener:
         return self._first.hello
 
     def notes(self) -> list[str]:
-        """What must be said of where the arm's implementations come from; warns of what could not be loaded.
+        """What must be said of the arm and of where its implementations come from.
 
         Raises:
             UsageError: none of them comes from the arm itself.
         """
         from attnbench.gate import arms
 
-        warn_of_problems(self.hello())
         names = list(dict.fromkeys(each.implementation for each in self._scenario.implementations))
-        return arms.require_own(self._arm, self.hello(), names)
+        return [*self.arm.notes, *arms.require_own(self.arm, self.hello(), names)]
 
     def _open(self) -> BenchSource:
         from attnbench import driver
 
         measure = self._scenario.measure
-        return self._arm.open(
+        return self.arm.open(
             threads=measure.threads_count(),
             malloc=measure.malloc,
             memory_limit_bytes=driver.memory_limit(self._scenario.limits.memory_fraction),
+            wait=False,  # the other arm's can import its libraries at the same time
         )
 
     def __call__(self) -> BenchSource:
@@ -187,15 +191,12 @@ def _with_threads(scenario: Scenario, threads: int | str) -> Scenario:
 
 
 @contextmanager
-def _opened(
-    text: str | None, option: str, scenario: Scenario, plugins: Sequence[Path], shown: Display
-) -> Iterator[_Opener]:
+def _opened(request: Request, scenario: Scenario, shown: Display) -> Iterator[_Opener]:
     """An arm, made and opened, and in the end taken down."""
     from attnbench.gate import arms
 
-    request = arms.resolve(text, option=option, plugins=plugins)
     with ExitStack() as stack:
-        shown.phase(f"preparing the {option.removeprefix('--')}: {text or 'the present environment'}")
+        shown.phase(f"preparing {request.option}: {request.title}")
         arm = stack.enter_context(arms.prepared(request, build=scenario.check.build))
         yield stack.enter_context(closing(_Opener(arm, scenario)))
 
@@ -204,50 +205,51 @@ def _opened(
 
 
 def _judged(selection: Selection, base: str | None, head: str | None, baseline: Path | None) -> Report:
-    """What the gate comes to."""
+    """What the gate comes to, by `base` or else by `baseline`."""
     from attnbench.cli.gating import display
+    from attnbench.gate import arms
 
+    requests = {
+        option: arms.resolve(text, option=option, plugins=selection.plugins)
+        for option, text in (("--base", base), ("--head", head))
+        if text is not None or option == "--head"
+    }
     with display() as shown, Sources(selection.plugins) as sources:
         # Another head than the present environment may well have what is not here.
         (scenario,) = read_scenarios(selection, sources if head is None else None)
         if baseline is not None:
-            return _judged_by_run(scenario, selection, baseline, head, shown)
-        return _judged_by_arm(scenario, selection.plugins, base, head, shown)
+            return _judged_by_run(scenario, selection, baseline, requests["--head"], shown)
+        return _judged_by_arm(scenario, requests["--base"], requests["--head"], shown)
 
 
-def _judged_by_arm(
-    scenario: Scenario, plugins: Sequence[Path], base: str | None, head: str | None, shown: Display
-) -> Report:
+def _judged_by_arm(scenario: Scenario, base: Request, head: Request, shown: Display) -> Report:
     from attnbench import environment
     from attnbench.gate import arms
     from attnbench.gate.check import check as judge
 
     scenario = _with_threads(scenario, scenario.check.threads)
     with (
-        _opened(base, "--base", scenario, plugins, shown) as base_arm,
-        _opened(head, "--head", scenario, plugins, shown) as head_arm,
+        _opened(base, scenario, shown) as base_side,
+        _opened(head, scenario, shown) as head_side,
     ):
-        notes = [*base_arm.notes(), *head_arm.notes()]
-        arms.require_same_cases(base_arm.hello(), head_arm.hello(), scenario)
+        warn_of_problems(base_side.hello(), head_side.hello())
+        notes = [*base_side.notes(), *head_side.notes()]
+        arms.require_same_cases(base_side.arm, base_side.hello(), head_side.arm, head_side.hello(), scenario)
         return judge(
             scenario,
-            scenario.expand(head_arm.hello()["catalogue"]),
-            base_arm,
-            head_arm,
+            scenario.expand(head_side.hello()["catalogue"]),
+            base_side,
+            head_side,
             observer=shown,
-            base_title=base_arm.title,
-            head_title=head_arm.title,
-            environment=environment.differences(_said(base_arm.hello()), _said(head_arm.hello())),
+            base_title=base_side.arm.title,
+            head_title=head_side.arm.title,
+            environment=environment.differences(_said(base_side.hello()), _said(head_side.hello())),
             notes=notes,
         )
 
 
 def _judged_by_run(
-    scenario: Scenario,
-    selection: Selection,
-    baseline: Path,
-    head: str | None,
-    shown: Display,
+    scenario: Scenario, selection: Selection, baseline: Path, head: Request, shown: Display
 ) -> Report:
     from attnbench import driver, environment, store
     from attnbench.gate.baseline import Baseline, check_against
@@ -255,9 +257,10 @@ def _judged_by_run(
     run = store.read(baseline)
     stored = Baseline.of(run, scenario)
     scenario = _with_threads(scenario, stored.threads or scenario.check.threads)
-    with _opened(head, "--head", scenario, selection.plugins, shown) as arm:
-        notes = arm.notes()
-        blocks = scenario.expand(arm.hello()["catalogue"])
+    with _opened(head, scenario, shown) as side:
+        warn_of_problems(side.hello())
+        notes = side.notes()
+        blocks = scenario.expand(side.hello()["catalogue"])
         stored.require_same_cases(
             scenario,
             blocks,
@@ -266,15 +269,15 @@ def _judged_by_run(
         )
         threads, malloc = scenario.measure.threads_count(), scenario.measure.malloc
         present = environment.fingerprint(
-            arm.hello(), driver.bench_environment(threads, malloc), threads, malloc
+            side.hello(), driver.bench_environment(threads, malloc), threads, malloc
         )
         return check_against(
             scenario,
             blocks,
             stored,
-            arm,
+            side,
             observer=shown,
-            head_title=arm.title,
+            head_title=side.arm.title,
             environment=environment.differences(run.header.get("environment") or {}, present),
             notes=notes,
         )

@@ -164,20 +164,14 @@ def display() -> Display:
 
 def print_report(report: Report, told: str) -> None:
     """The outcome, what sets base and head apart, and a sentence a case, on stdout; `told` is the tally."""
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = console()
-    head = Text.assemble((str(report.outcome), STYLES[report.outcome]), f"  {clean(report.scenario)}: {told}")
-    shown.print(head)
-    click.echo(f"  base  {clean(report.base)}")
-    click.echo(f"  head  {clean(report.head)}")
+    _print_line([(str(report.outcome), STYLES[report.outcome]), f"  {clean(report.scenario)}: {told}"])
+    _print_line([f"  base  {clean(report.base)}"])
+    _print_line([f"  head  {clean(report.head)}"])
     _print_differences(report.environment)
     click.echo()
-    table = Table.grid(padding=(0, 2))
+    width = max(len(verdict.outcome) for verdict in report.cases)
     for verdict in report.cases:
-        table.add_row(Text(str(verdict.outcome), style=STYLES[verdict.outcome]), Text(clean(verdict.text)))
-    shown.print(table)
+        _print_line([(f"{verdict.outcome:<{width}}", STYLES[verdict.outcome]), f"  {clean(verdict.text)}"])
     if report.notes:
         click.echo()
         print_points([("·", note) for note in report.notes])
@@ -185,18 +179,24 @@ def print_report(report: Report, told: str) -> None:
     click.echo(f"\n{duration(report.duration_s)}{timing}")
 
 
-def _print_differences(environment: Sequence[tuple[str, Any, Any]]) -> None:
-    """What differs between the environments of base and head, a line each."""
-    from rich.table import Table
+def _print_line(parts: Sequence[str | tuple[str, str]]) -> None:
+    """One line, however long it is, of texts and of texts with their styles."""
     from rich.text import Text
 
+    line = Text()
+    for part in parts:
+        text, style = (part, "") if isinstance(part, str) else part
+        line.append(text, style=style)
+    console().print(line, soft_wrap=True)
+
+
+def _print_differences(environment: Sequence[tuple[str, Any, Any]]) -> None:
+    """What differs between the environments of base and head, a line each."""
     if not environment:
         return
-    click.echo("\nThe environments differ (base, head):")
-    table = Table.grid(padding=(0, 2))
+    click.echo("\nThe environments differ (base → head):")
     for key, base, head in environment[:MOST_DIFFERENCES]:
-        table.add_row(Text(f"  {clean(key)}"), *(Text(_short(value)) for value in (base, head)))
-    console().print(table)
+        click.echo(f"  {clean(key)}: {_short(base)} → {_short(head)}")
     if len(environment) > MOST_DIFFERENCES:
         click.echo(f"  … and {len(environment) - MOST_DIFFERENCES} more (--json)")
 

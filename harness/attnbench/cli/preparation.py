@@ -206,9 +206,9 @@ def known_ceilings(
     return known
 
 
-def warn_of_problems(hello: HelloReply) -> None:
-    """Say on stderr which installed plug-ins could not be loaded."""
-    for problem in hello["problems"]:
+def warn_of_problems(*hellos: HelloReply) -> None:
+    """Say on stderr which installed plug-ins could not be loaded, each once."""
+    for problem in dict.fromkeys(problem for hello in hellos for problem in hello["problems"]):
         click.echo(f"Warning: {clean(problem)}", err=True)
 
 

@@ -154,8 +154,8 @@ def _setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return str(value)
+        return ", ".join(map(_setting, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 # JSON

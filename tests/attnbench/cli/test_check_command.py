@@ -46,6 +46,7 @@ class FakeArm:
     opened: list[ScriptedSource] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     entered: int = 0
+    notes: tuple[str, ...] = ()
 
     def open(self, **settings: Any) -> ScriptedSource:
         self.asked.append(settings)
@@ -59,7 +60,7 @@ class Stage:
     def __init__(self) -> None:
         self.base = FakeArm("old (1234567)", self.scripts())
         self.head = FakeArm("this environment", self.scripts())
-        self.resolved: list[dict[str, Any]] = []
+        self.resolved: list[str] = []
         self.built: list[str | None] = []
         self.refusal: Exception | None = None
 
@@ -67,16 +68,17 @@ class Stage:
     def scripts(**changed: Script) -> dict[str, Script]:
         return {"naive": Script(steady(2e-3)), "sdpa": Script(steady(1e-3)), **changed}
 
-    def resolve(self, text: str | None, **settings: Any) -> str | None:
-        self.resolved.append({"text": text, **settings})
+    def resolve(self, text: str | None, *, option: str, plugins: Any) -> SimpleNamespace:
+        self.resolved.append(option)
         if text == "nowhere":
             raise UsageError("--base nowhere: no such revision")
-        return text
+        arm = self.head if text is None else self.base
+        return SimpleNamespace(option=option, title=arm.title, arm=arm)
 
     @contextmanager
-    def prepared(self, request: str | None, *, build: str | None) -> Iterator[FakeArm]:
+    def prepared(self, request: SimpleNamespace, *, build: str | None) -> Iterator[FakeArm]:
         self.built.append(build)
-        arm = self.head if request is None else self.base
+        arm: FakeArm = request.arm
         arm.entered += 1
         try:
             yield arm
@@ -139,7 +141,7 @@ def test_what_is_the_same_passes(stage: Stage) -> None:
         ["PASS", "sdpa"],
     ]
     assert " · naive of the base is the present one" in lines
-    assert [request["option"] for request in stage.resolved] == ["--base", "--head"]
+    assert stage.resolved == ["--base", "--head"]
     assert stage.head.asked[0]["threads"] == stage.base.asked[0]["threads"] == 1, "check.threads"
     assert stage.head.asked[0]["malloc"] == "pinned"
     assert len(stage.head.opened) == 1, "the source that was asked is the one that measures"
@@ -147,7 +149,7 @@ def test_what_is_the_same_passes(stage: Stage) -> None:
 
 def test_a_log_has_a_line_a_phase_and_a_line_a_case(stage: Stage) -> None:
     lines = run("tiny.yaml", "--base", "old").stderr.splitlines()
-    assert lines[:2] == ["preparing the base: old", "preparing the head: the present environment"]
+    assert lines[:2] == ["preparing --base: old (1234567)", "preparing --head: this environment"]
     assert sum(line.startswith("PASS          ") for line in lines) == 2
     assert len(lines) <= 8
 
@@ -189,7 +191,7 @@ def test_what_differs_between_the_environments_is_told(stage: Stage, monkeypatch
     assert json.loads(result.stdout)["environment"] == [
         {"what": "libraries.torch", "base": "2.12.0", "head": "2.13.0"}
     ]
-    assert "libraries.torch  2.12.0  2.13.0" in run("tiny.yaml", "--base", "old").stdout
+    assert "libraries.torch: 2.12.0 → 2.13.0" in run("tiny.yaml", "--base", "old").stdout
 
 
 def test_the_build_command_reaches_both_arms(stage: Stage) -> None:
@@ -315,6 +317,7 @@ def test_one_base_and_a_scenario_are_needed(stage: Stage) -> None:
     refused(run("tiny.yaml", "--head", "old"), "check needs something to compare with")
     refused(run("tiny.yaml", "--base", "old", "--baseline", "results/old"), "exclude one another")
     refused(run("none.yaml", "--base", "old"), "none.yaml")
+    refused(run("tiny.yaml", "--base", ""), "--base is empty", "fetch-depth: 0")
 
 
 def test_mistakes_in_the_scenario_are_told_together(stage: Stage) -> None:

@@ -39,7 +39,7 @@ def report_of(*verdicts: CaseVerdict, **changed: Any) -> Report:
         base="main~1 (3f2a91c)",
         head="this environment",
         cases=verdicts,
-        settings={"gate": 0.1, "pairs": (20, 40), "latency": True, "build": None},
+        settings={"gate": 0.1, "margin": 0.6 * 0.1 - 0.01, "pairs": (20, 40), "latency": True, "build": None},
         environment=(("libraries.torch", "2.12.0", "2.13.0"),),
         notes=("naive comes from elsewhere.",),
         timed_s=31.0,
@@ -113,6 +113,18 @@ def test_nothing_of_others_passes_for_markup() -> None:
     for harmful in ("<b>", "@someone", "https://x", "\x1b", "`c"):
         assert harmful not in text.replace("\\`c", "")
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table_lines(text)} == {6}
+
+
+def test_settings_are_told_as_people_write_them() -> None:
+    text = markdown(report_of(verdict_of()))
+    lines = [
+        "| gate | 0.1 |",
+        "| margin | 0.05 |",
+        "| pairs | 20, 40 |",
+        "| latency | yes |",
+        "| build | – |",
+    ]
+    assert "\n".join(lines) in text
 
 
 def test_environments_that_are_the_same_are_said_to_be() -> None:
