@@ -11,6 +11,7 @@ import pytest
 from attnbench.case import Block, Case
 from attnbench.errors import AttnbenchError
 from attnbench.export.pytest_benchmark import COLLECTION, extra_info, parameters, why_left_out
+from attnbench.testing.conformance import figures
 
 if TYPE_CHECKING:
     from attnbench.ceilings import Known
@@ -164,7 +165,7 @@ def _measured(
 
     def play() -> None:
         # In here, so that pytest-benchmark knows that there is nothing to show of a case that failed.
-        if (why := _why_failed(row, timed=benchmark.enabled)) is not None:
+        if (why := _why_failed(record, row, timed=benchmark.enabled)) is not None:
             raise CaseFailed(f"{case.case_id}\n{why}")
         replay.play()
 
@@ -174,12 +175,11 @@ def _measured(
         benchmark.stats.iterations = row["calls_per_sample"]
 
 
-def _why_failed(row: dict[str, Any], *, timed: bool) -> str | None:
-    """Why the case of a row failed, with the figures of its error where it has any; None if it did not."""
-    if row["status"] != "ok":
-        return f"{row['status']}: {row['reason']}"
-    if row["accuracy"] == "fail":
-        known = {name: row[name] for name in row if name.startswith("error_") and row[name] is not None}
-        figures = ", ".join(f"{name} {value:.3g}" for name, value in known.items())
-        return f"the answer is wrong: {row['reason']}\n{figures}"
-    return f"{why_left_out(row)}: {row['reason']}" if timed and why_left_out(row) else None
+def _why_failed(record: Record, row: dict[str, Any], *, timed: bool) -> str | None:
+    """Why the case failed, with the figures of its error where it has any; None if it did not."""
+    if record.status != "ok":
+        return f"{record.status}: {record.reason}"
+    if record.accuracy is not None and record.accuracy["accuracy"] == "fail":
+        return f"the answer is wrong: {record.accuracy['reason']}\n{figures(record.accuracy)}"
+    why = why_left_out(row) if timed else None
+    return None if why is None else f"{why}: {row['reason']}"
