@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,10 @@ class ScenarioTests:
         self._asked = [each for each in given if each.startswith(COLLECTION)]
         config.args = [each for each in given if not each.startswith(COLLECTION)]
         with _told_as_wrong_use():
-            matrix = self._matrix()
-            ceilings = self._ceilings(matrix)
-        for scenario, blocks in matrix:
-            measuring = Measuring(scenario, self._sources(scenario), ceilings)
-            self._collectors.append(ScenarioCollector.of(session, measuring, blocks))
+            ceilings = self._ceilings()
+            for scenario, blocks in self._matrix:
+                measuring = Measuring(scenario, self._sources(scenario), ceilings)
+                self._collectors.append(ScenarioCollector.of(session, measuring, blocks))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -102,8 +102,9 @@ class ScenarioTests:
         from attnbench.export.pytest_benchmark import machine_info
 
         with _told_as_wrong_use():
-            return machine_info(self._fingerprint())
+            return machine_info(self._fingerprint)
 
+    @cached_property
     def _matrix(self) -> list[tuple[Scenario, list[Block]]]:
         """The scenarios with their blocks.
 
@@ -131,18 +132,19 @@ class ScenarioTests:
                 )
         return [(each, each.expand(self._sources(each).hello["catalogue"])) for each in scenarios]
 
+    @cached_property
     def _fingerprint(self) -> dict[str, Any]:
+        """Of the machine, and of the measuring processes of the first scenario."""
         from attnbench import environment
 
-        return environment.fingerprint(self._sources.any().hello)
+        return environment.fingerprint(self._sources(self._matrix[0][0]).hello)
 
-    def _ceilings(self, matrix: Sequence[tuple[Scenario, Sequence[Block]]]) -> Known:
+    def _ceilings(self) -> Known:
         """What the devices were measured to reach, as far as that is known."""
         from attnbench import ceilings
 
-        fingerprint = self._fingerprint()
-        devices = dict.fromkeys(block.device for _, blocks in matrix for block in blocks)
-        found: Mapping[str, Any] = {each: ceilings.load(fingerprint, each) for each in devices}
+        devices = dict.fromkeys(block.device for _, blocks in self._matrix for block in blocks)
+        found = {each: ceilings.load(self._fingerprint, each) for each in devices}
         return {(device, known.device_name): known for device, known in found.items() if known is not None}
 
 
