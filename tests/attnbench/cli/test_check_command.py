@@ -327,6 +327,28 @@ def test_mistakes_in_the_scenario_are_told_together(stage: Stage) -> None:
     refused(run("tiny.yaml", "--base", "old", "--head", "new"), "measur")
 
 
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (("--base", "main"), "--base: 'main' is no Python file and no interpreter, and cannot be a git"),
+        (("--base", "missing.py"), "--base: 'missing.py' is no Python file"),
+        (
+            ("--base", "old.py", "--head", "venv"),
+            "--head: 'venv' is no Python file and no interpreter (it is",
+        ),
+    ],
+)
+def test_what_names_no_arm_is_refused_before_anything_runs(
+    arms: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(SCENARIO)
+    Path("old.py").write_text("")
+    Path("venv").mkdir()
+    monkeypatch.setattr(driver, "ZygoteSource", None)
+    refused(run("tiny.yaml", *arms), message)
+
+
 def test_arms_of_different_cases_are_refused(stage: Stage) -> None:
     stage.refusal = UsageError("--base: old lacks sdpa")
     refused(run("tiny.yaml", "--base", "old"), "--base: old lacks sdpa")
