@@ -58,12 +58,18 @@ def pytest_benchmark_generate_commit_info():
 """
 
 
-def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, *arguments: str, autoload: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run pytest with all plug-ins that it finds, or with few, which takes half the time."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    few = () if autoload else ("-p", "attnbench", "-p", "benchmark")
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *few, *arguments],
         cwd=folder,
-        env={**environment, "COLUMNS": "200"},
+        env={
+            **environment,
+            "COLUMNS": "200",
+            **({} if autoload else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
+        },
         capture_output=True,
         text=True,
         timeout=120,
@@ -215,11 +221,15 @@ def test_without_timing_it_still_says_what_is_wrong(stage: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
-        (["--collect-only", "-q", "-k", "steady", "-n0"], 0, f"attnbench:staged::{BLOCK}/steady\n"),
+        (
+            ["--collect-only", "-q", "-k", "steady", "-p", "xdist", "-n0"],
+            0,
+            f"attnbench:staged::{BLOCK}/steady\n",
+        ),
         (["--benchmark-skip"], 0, "6 skipped"),
         ([f"attnbench:staged::{BLOCK}/swift"], 0, "1 passed"),
         (["attnbench:staged::nothing"], 4, "not found: attnbench:staged::nothing"),
-        (["-n2"], 4, "pytest-xdist would have tests run side by side"),
+        (["-p", "xdist", "-n2"], 4, "pytest-xdist would have tests run side by side"),
         (["-p", "no:benchmark"], 4, "switch it on again with: -p benchmark"),
         (["--attnbench-impl", "swft"], 4, "'swft' is no implementation of attention"),
         (["--attnbench", "./staged.yaml"], 4, "several scenarios are called 'staged'"),
@@ -240,7 +250,7 @@ def test_options_that_change_a_scenario_need_one(stage: Path) -> None:
 
 
 def test_without_pytest_benchmark_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    without: Any = SimpleNamespace(getoption=lambda name, default=None: default)
+    without: Any = SimpleNamespace(pluginmanager=SimpleNamespace(get_plugins=lambda: {pytest}))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(pytest.UsageError, match="get it with: python -m pip install pytest-benchmark"):
         ScenarioTests.of(without)
@@ -253,6 +263,7 @@ def test_a_real_bench_behind_it(tmp_path: Path) -> None:
         *("--attnbench", "smoke", "--attnbench-impl", "numpy", "-W", "error"),
         *("--attnbench-set", "matrix.seq_len=[16]", "--attnbench-set", "measure.processes=1"),
         *("--benchmark-json=out.json", "--benchmark-autosave"),
+        autoload=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout

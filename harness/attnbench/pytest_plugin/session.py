@@ -167,7 +167,8 @@ def _told_as_wrong_use() -> Iterator[None]:
 
 
 def _require_pytest_benchmark(config: pytest.Config) -> None:
-    if config.getoption("benchmark_disable", default=None) is not None:
+    loaded = config.pluginmanager.get_plugins()
+    if any(getattr(each, "__name__", None) == "pytest_benchmark.plugin" for each in loaded):
         return
     from importlib.util import find_spec
 
