@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,36 +56,48 @@ def ask(
     inherited = os.environ.get("PYTHONPATH")
     first = os.pathsep.join([*map(str, path), *([inherited] if inherited else [])])
     try:
-        done = subprocess.run(
-            [str(python), str(PROBE), json.dumps(asked)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env={**os.environ, **({"PYTHONPATH": first} if first else {})},
-            timeout=PROBE_S,
-            check=False,
-        )
+        code, said, complained = _run([str(python), str(PROBE), json.dumps(asked)], first)
     except OSError as error:
         raise UsageError(f"{role}: {python} cannot be started: {error.strerror or error}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"{role}: {python} did not tell what it has within {PROBE_S:g} s") from error
-    lines = done.stdout.decode(errors="replace").splitlines()
-    told = _parsed(lines[-1] if lines else "")
-    if done.returncode != 0 or told is None:
+    told = _parsed(said)
+    if code != 0 or told is None:
         from attnbench.driver.death import last_words
 
-        words = last_words((done.stderr or done.stdout).decode(errors="replace"))
+        words = last_words(complained or said)
         raise UsageError(
-            f"{role}: {python} is no Python that can be asked what it has (status {done.returncode}; last "
+            f"{role}: {python} is no Python that can be asked what it has (status {code}; last "
             f"words: {words or 'none'}); expected an interpreter, or a folder with bin/python. If a git "
             "revision of this name was meant, write refs/heads/<name>"
         )
     return Facts(**{**told, "version": tuple(told["version"])})
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _run(command: Sequence[str], first: str) -> tuple[int, str, str]:
+    """How a command ended, and its two outputs; `first` is its PYTHONPATH, where that is not empty."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **({"PYTHONPATH": first} if first else {})},
+        start_new_session=True,
+    )
+    with process:
+        try:
+            said, complained = process.communicate(timeout=PROBE_S)
+        except BaseException:  # with all that it started, which could hold its outputs open
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, said.decode(errors="replace"), complained.decode(errors="replace")
+
+
+def _parsed(said: str) -> dict[str, Any] | None:
+    """The probe's answer, its last line; what it imports (a sitecustomize) may print before."""
     try:
-        told = json.loads(line)
-    except ValueError:
+        told = json.loads(said.splitlines()[-1])
+    except (ValueError, IndexError):
         return None
     return told if isinstance(told, dict) and "version" in told else None
 

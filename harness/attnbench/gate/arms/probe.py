@@ -15,7 +15,7 @@ from typing import Any
 
 
 def _inside(path: str, folder: str) -> bool:
-    return os.path.realpath(path).startswith(os.path.join(folder, ""))
+    return os.path.join(os.path.realpath(path), "").startswith(os.path.join(folder, ""))
 
 
 def _origin(name: str) -> Any:
@@ -45,14 +45,15 @@ def _redirected(checkout: str) -> Any:
 def _installed(checkout: str, project: Any) -> Any:
     """Distributions that were made from the checkout, as far as their metadata tells, by name."""
     from importlib.metadata import distributions
+    from urllib.parse import unquote, urlsplit
 
     found = {}
     for each in distributions():
         name = (each.metadata["Name"] or "").lower().replace("_", "-").replace(".", "-")
         if name in found or (name == "attnbench" and project != name):
             continue
-        url = json.loads(each.read_text("direct_url.json") or "{}").get("url", "")
-        if name == project or (url.startswith("file://") and _inside(url[len("file://") :], checkout)):
+        url = urlsplit(json.loads(each.read_text("direct_url.json") or "{}").get("url", ""))
+        if name == project or (url.scheme == "file" and _inside(unquote(url.path), checkout)):
             names = set((each.read_text("top_level.txt") or "").split())
             for file in each.files or ():
                 top = file.parts[0]

@@ -23,19 +23,25 @@ def require_same_cases(
 
     Raises:
         ScenarioError: neither does.
-        UsageError: one does not (or neither, of implementations chosen on the command line).
+        UsageError: one does not; or neither does, of implementations chosen on the command line.
     """
-    complaints = [_complaint(scenario, hello) for hello in (base_hello, head_hello)]
-    if all(complaints):
-        scenario.expand(head_hello["catalogue"])
-    sides = ((base, base_hello), (head, head_hello))
-    for (arm, hello), (other, _), complaint in zip(sides, reversed(sides), complaints, strict=True):
-        if complaint is not None:
-            why = "; ".join((*arm.notes, *hello["problems"]))
-            raise UsageError(
-                f"{arm.role} lacks what {other.title} has: {complaint}. What is on one side only cannot be "
-                f"compared: name what both have (--impl NAME)" + (f". This may be why: {why}" if why else "")
-            )
+    either = {info["name"]: info for info in (*base_hello["catalogue"], *head_hello["catalogue"])}
+    scenario.expand(list(either.values()))
+    lacking = [
+        f"{arm.role} lacks what {other.title} has: {complaint}{_why(arm, hello)}"
+        for arm, hello, other in ((base, base_hello, head), (head, head_hello, base))
+        if (complaint := _complaint(scenario, hello)) is not None
+    ]
+    if lacking:
+        raise UsageError(
+            f"{'. '.join(lacking)}. What is on one side only cannot be compared: name what both have "
+            "(--impl NAME)"
+        )
+
+
+def _why(arm: Arm, hello: HelloReply) -> str:
+    reasons = (*arm.notes, *hello["problems"])
+    return f" (this may be why: {'; '.join(reasons)})" if reasons else ""
 
 
 def _complaint(scenario: Scenario, hello: HelloReply) -> str | None:
