@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("plan", "Show what a sweep would do, before anything runs."),
     "report": ("report", "Write the report of runs: HTML, Markdown, figures, tables."),
     "check": ("check", "Judge a change: slower, hungrier or more wrong? For CI."),
-    "compare": ("compare", "Compare runs case by case: ratios with intervals, and what changed."),
+    "compare": ("compare", "Compare runs case by case: ratios with intervals, changes."),
     "conformance": ("conformance", "Check implementations over a grid of workloads: are they right?"),
     "list": ("listing", "List implementations, scenarios or devices."),
     "doctor": ("doctor", "Is this machine fit to measure on, and are the figures true?"),

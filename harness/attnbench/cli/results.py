@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleRenderable
     from rich.table import Table
 
-__all__ = ["print_results", "results_table"]
+__all__ = ["print_results", "results_table", "varying_axes"]
 
 #: Columns that are shown only when they differ between cases; else the line above the table says them once.
 _VARYING = ("scenario", "device", "dtype", "mask", "pass", "inputs")
@@ -88,7 +88,7 @@ def _layouts(rows: Sequence[Row]) -> list[Layout]:
     """From the fullest to the leanest."""
     name = Column("implementation", cells.implementation, right=False)
     full_shape = Column("shape", cells.shape, right=False)
-    axes = _varying_axes(rows)
+    axes = varying_axes(rows)
     short_shape = (Column("shape", lambda row: cells.shape(row, axes), right=False),) if axes else ()
     where = tuple(
         Column(column, lambda row, column=column: clean(str(row[column])), right=False)  # type: ignore[misc]
@@ -181,7 +181,7 @@ def _varies(rows: Sequence[Row], column: str) -> bool:
     return len({row.get(column) for row in rows}) > 1
 
 
-def _varying_axes(rows: Sequence[Row]) -> list[str]:
+def varying_axes(rows: Sequence[Row]) -> list[str]:
     """The axes of the shape that differ between cases; those that share a part of the label go together."""
     together = (("batch",), ("heads", "kv_heads"), ("q_len", "kv_len"), ("head_dim", "v_head_dim"))
     return [axis for axes in together if any(_varies(rows, each) for each in axes) for axis in axes]
@@ -189,7 +189,7 @@ def _varying_axes(rows: Sequence[Row]) -> list[str]:
 
 def _common(rows: Sequence[Row]) -> str:
     """What all cases share, and columns therefore leave out."""
-    varying = _varying_axes(rows)
+    varying = varying_axes(rows)
     axes = [axis for axis in SHAPE if axis not in varying]
     shared = [str(rows[0][column]) for column in _VARYING if not _varies(rows, column)]
     return clean(" · ".join(["all cases: " + cells.shape(rows[0], axes), *shared]).replace(":  ·", ":"))

@@ -131,7 +131,7 @@ def _alone(before: Side | None, after: Side | None) -> CaseComparison:
 
 
 def _judged(before: Side, after: Side, ratio: Ratio, elsewhere: str | None) -> tuple[Verdict, str | None]:
-    doubt = _doubt(before, "before") or _doubt(after, "after")
+    doubt = _doubts(before, after)
     if doubt is None and ratio.interval is None:
         doubt = ratio.note
     if doubt is not None or ratio.interval is None:
@@ -144,16 +144,25 @@ def _judged(before: Side, after: Side, ratio: Ratio, elsewhere: str | None) -> t
     return (Verdict.SLOWER if low > 1 else Verdict.SAME), None
 
 
-def _doubt(side: Side, when: str) -> str | None:
-    """Why the case's time in one run is not to be compared; None where nothing speaks against it."""
+def _doubts(before: Side, after: Side) -> str | None:
+    """Why a time in either run is not to be compared; None where nothing speaks against them."""
+    first, second = _doubt(before), _doubt(after)
+    if first == second:
+        return first and f"in both runs: {first}"
+    told = [f"{when}: {doubt}" for when, doubt in (("before", first), ("after", second)) if doubt]
+    return "; ".join(told)
+
+
+def _doubt(side: Side) -> str | None:
+    """Why the case's time is not to be compared; None where nothing speaks against it."""
     row = side.row
     if row["status"] != "ok":
-        return f"{when}: {row['status']}: {clean(row.get('reason') or 'no reason was recorded')}"
+        return f"{row['status']}: {clean(row.get('reason') or 'no reason was recorded')}"
     if failed_accuracy(row):
-        return f"{when}: fails the accuracy check: {clean(row.get('reason') or 'no reason was recorded')}"
+        return f"fails the accuracy check: {clean(row.get('reason') or 'no reason was recorded')}"
     if (flag := flag_text(row)) is not None:
-        return f"{when}: flagged: {flag}"
-    return None if measured(row) else f"{when}: was not timed"
+        return f"flagged: {flag}"
+    return None if measured(row) else "was not timed"
 
 
 def _of_table(before: Side | None, after: Side | None, column: str) -> Ratio:
@@ -201,10 +210,9 @@ def _speedup(before: Side, after: Side) -> Ratio:
         return Ratio(a, b, note="the anchors differ: " + arrow(before.record.anchor, after.record.anchor))
     if ours[0] is None or ours[1] is None:
         return Ratio(a, b, note="the anchor was not recorded")
-    for side, when in ((ours[0], "before"), (ours[1], "after")):
-        doubt = _doubt(side, when)
-        if doubt is not None:
-            return Ratio(a, b, note=f"the anchor is not to be trusted {doubt}")
+    doubt = _doubts(ours[0], ours[1])
+    if doubt is not None:
+        return Ratio(a, b, note=f"its anchor cannot be relied on {doubt}")
     if a is None or b is None:
         return Ratio(a, b, note="not measured side by side with the anchor")
     if after.record.anchor == after.record.case_id:
@@ -245,9 +253,10 @@ def _why_no_interval(before: Side, after: Side) -> str:
 
 def _changes(before: Side, after: Side) -> list[str]:
     """What is not a ratio and different, in words."""
+    if before.row["status"] != after.row["status"]:  # all else follows from it
+        return [f"status: {arrow(before.row['status'], after.row['status'])}"]
     told = []
     for name, column in (
-        ("status", "status"),
         ("accuracy", "accuracy"),
         ("kernel", "resolved_backend"),
         ("flagged", "flagged"),
@@ -256,7 +265,7 @@ def _changes(before: Side, after: Side) -> list[str]:
         a, b = before.row.get(column), after.row.get(column)
         if column == "flagged":
             a, b = bool(a), bool(b)
-        if a != b and (column in ("status", "flagged") or None not in (a, b)):
+        if a != b and None not in (a, b):
             told.append(f"{name}: {arrow(_word(a), _word(b))}")
     return told
 
