@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,12 @@ def test_the_page_of_implementations_tells_of_each() -> None:
         assert each.flops
         assert each.source
         assert each.name in page.split("## ", 1)[1]
+
+
+def test_the_pytest_pages_tests_pass() -> None:
+    (code,) = blocks_of("docs/pytest.md", "python")
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "pytest.md", "exec"), namespace)
+    namespace["test_mine"]("causal", "float32")
+    namespace["test_mine_in_blocks"]()
+    namespace["test_gradients"]()

@@ -201,7 +201,7 @@ def test_a_wrong_function_fails(wrong: str) -> None:
     with pytest.raises(AssertionError) as told:
         assert_attention_close(WRONG[wrong], SMALL)
     first, figures = str(told.value).splitlines()
-    assert first.startswith(f"_lambda_ on {SMALL.label}, seed 0: o")
+    assert first.startswith(f"lambda on {SMALL.label}, seed 0: o")
     if wrong == "nan":
         assert "o has 32 non-finite values" in first
     else:

@@ -81,7 +81,7 @@ def _adapted(kernel: Any, workload: Workload, options: Mapping[str, Option]) -> 
     """A function that nobody declared, declared to do whatever its signature leaves open."""
     if not callable(kernel):
         raise ValueError(f"expected a function of q, k and v, or what assert_conforms takes; got {kernel!r}")
-    name = re.sub(r"\W", "_", getattr(kernel, "__name__", "")) or type(kernel).__name__
+    name = re.sub(r"\W", "", getattr(kernel, "__name__", "")) or type(kernel).__name__
     taken = _keywords(kernel)
     lacking = [option for option in options if not taken(option)]
     if lacking:
