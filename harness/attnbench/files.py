@@ -13,6 +13,7 @@ from attnbench.errors import RunError
 
 __all__ = [
     "bytes_of",
+    "is_locked",
     "open_locked",
     "readable",
     "reason",
@@ -96,6 +97,13 @@ def open_locked(path: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of `open_locked` on `path`, as far as the kernel tells."""
+    with suppress(OSError):
+        return bool(_lock_holder(path.stat().st_ino))
+    return False
 
 
 def _lock_holder(inode: int) -> str:

@@ -22,6 +22,7 @@ from typing import Any, NoReturn, Self
 from attnbench.errors import RunError, UsageError
 from attnbench.files import (
     bytes_of,
+    is_locked,
     open_locked,
     readable,
     reason,
@@ -32,7 +33,7 @@ from attnbench.files import (
 )
 from attnbench.record import SCHEMA_VERSION, Record
 
-__all__ = ["Run", "RunWriter", "create", "read", "require_plain_name", "resume"]
+__all__ = ["Run", "RunWriter", "being_written", "create", "read", "require_plain_name", "resume"]
 
 KIND = "attnbench-run"
 HEADER_FILE = "run.json"
@@ -146,6 +147,11 @@ def read(path: Path) -> Run:
         if key not in latest or record.attempt > latest[key].attempt:
             latest[key] = record
     return Run(path, header["run_id"], header, tuple(latest.values()))
+
+
+def being_written(path: Path) -> bool:
+    """Whether a process is writing the run at `path`, so that what it lacks may yet come."""
+    return any(is_locked(file) for file in Path(path).glob(_records_name("*")))
 
 
 class RunWriter:

@@ -76,6 +76,8 @@ def compare(
     from attnbench.compare import compare as comparison_of
 
     found = comparison_of([store.read(run) for run in runs], implementations)
+    for run in filter(store.being_written, runs):
+        click.echo(f"{clean(str(run))} is being written: what it lacks may yet come", err=True)
     page = None if directory is None else _write(found, directory)
     answer = "json" if as_json else format_
     if answer is None:

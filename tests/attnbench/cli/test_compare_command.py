@@ -152,3 +152,12 @@ def test_a_run_of_a_newer_version_is_told() -> None:
         header.read_text(encoding="utf-8").replace('"schema": 1', '"schema": 99'), encoding="utf-8"
     )
     assert "newer attnbench" in invoke("monday", "tuesday", code=2).stderr
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the kernel does not tell of locks")
+def test_a_run_that_is_being_written_is_compared_and_told() -> None:
+    assert invoke("monday", "tuesday", "--json").stderr == ""
+    with store.resume(Path("tuesday"), {}):
+        result = invoke("monday", "tuesday", "--json")
+    assert result.stderr == "tuesday is being written: what it lacks may yet come\n"
+    assert json.loads(result.stdout)["runs"][1]["cases"] == 3
