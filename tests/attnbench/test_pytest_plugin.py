@@ -16,8 +16,8 @@ import pytest
 
 from attnbench import store, table
 from attnbench.export.pytest_benchmark import document
+from attnbench.pytest_plugin.cases import Replay
 from attnbench.pytest_plugin.session import ScenarioTests
-from attnbench.pytest_plugin.tests import Replay
 from builders import make_header, make_record
 
 BLOCK = "attention/B1-H2-L16-D16/float32/none/forward/cpu"

@@ -12,7 +12,7 @@ import pytest
 
 from attnbench.ceilings import Known
 from attnbench.errors import AttnbenchError
-from attnbench.pytest_plugin.tests import COLLECTION, Measuring, ScenarioCollector
+from attnbench.pytest_plugin.cases import COLLECTION, Measuring, ScenarioCollector
 
 if TYPE_CHECKING:
     from attnbench.case import Block
