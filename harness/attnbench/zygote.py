@@ -108,6 +108,19 @@ class Zygote:
                 _end(pid)
             self._end_orphans()
 
+    def leave_with(self, parent: int) -> None:
+        """From now on, when the parent ends, end every bench and what they started before ending, too.
+
+        Until then, while anybody's code is imported here, being killed at once is the only sure way.
+        """
+
+        def hang_up(*_: object) -> None:
+            with suppress(OSError):  # as if the parent had: whoever waits for it hears that it is gone
+                self._channel.socket.shutdown(socket.SHUT_RDWR)
+
+        signal.signal(signal.SIGTERM, hang_up)
+        die_with(parent, signal.SIGTERM)
+
     def _announce(self, what: str) -> None:
         self._channel.send({"loading": what})
 
@@ -143,6 +156,7 @@ class Zygote:
         """The child's way: never returns, and runs none of the zygote's exit handlers."""
         code = 1
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.setsid()
             die_with(zygote)
             self._channel.close()
@@ -311,6 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         zygote.load(options.plugin)
     except ChannelClosed:
         return
+    zygote.leave_with(options.parent)
     zygote.serve()
 
 

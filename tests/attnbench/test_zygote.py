@@ -28,11 +28,18 @@ parameters = {
 busy.request("prepare", parameters, 600)
 """
 
+#: A kernel that starts others, in its own session and in another, before it spins.
 SPIN = """
+import subprocess
+from pathlib import Path
+
 import attnbench
 
 @attnbench.attention("spin")
 def spin(q, k, v, *, mask, scale):
+    children = [subprocess.Popen(["sleep", "600"], start_new_session=new) for new in (False, True)]
+    Path(__file__).with_name("written").write_text(" ".join(str(child.pid) for child in children))
+    Path(__file__).with_name("written").rename(Path(__file__).with_name("children"))
     while True:
         pass
 """
@@ -47,7 +54,7 @@ def state(pid: int) -> str:
 
 
 @linux
-def test_zygote_and_benches_end_with_their_parent(tmp_path: Path) -> None:
+def test_zygote_benches_and_what_kernels_started_end_with_their_parent(tmp_path: Path) -> None:
     plugin = tmp_path / "spin.py"
     plugin.write_text(SPIN)
     parent = subprocess.Popen(
@@ -57,6 +64,11 @@ def test_zygote_and_benches_end_with_their_parent(tmp_path: Path) -> None:
     with parent.stdout:
         pids = [int(word) for word in parent.stdout.readline().split()]
     assert len(pids) == 3
+    until = time.monotonic() + 30
+    while not (tmp_path / "children").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    pids += [int(word) for word in (tmp_path / "children").read_text().split()]
     assert all(state(pid) not in ("", "Z") for pid in pids)
     parent.kill()
     parent.wait(30)

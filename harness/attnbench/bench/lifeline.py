@@ -13,14 +13,14 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux); end now if it already has.
+def die_with(parent_pid: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when its parent ends (Linux); end now if it already has.
 
     The signal comes when the *thread* that started this process ends, so start it from a long-lived one.
     Elsewhere only the second trigger is left: end-of-file on the socket.
     """
     if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent_pid:  # it ended before the line above
         os._exit(1)
 

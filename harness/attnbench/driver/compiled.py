@@ -30,19 +30,20 @@ YOUNG_S = 60.0
 
 
 class CompilerCache:
-    """A temporary folder, removed by `close`.
+    """A folder in `parent` (by default the one for temporary files), removed by `close`.
 
     Its owner holds a lock on it that ends with the process, so that what a killed one left behind is known,
     and removed by the next. Where there is no folder to be had (a temporary folder that cannot be written
     to), compilers are left with their own, and fail or not by themselves: only what compiles needs one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None = None) -> None:
         self.folder: Path | None = None
         self._lock: int | None = None
         with suppress(OSError):
-            _remove_abandoned(Path(tempfile.gettempdir()))
-            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+            parent = parent or Path(tempfile.gettempdir())
+            _remove_abandoned(parent)
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
             self._lock = _lock(self.folder)
 
     @property

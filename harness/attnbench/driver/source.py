@@ -8,7 +8,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -46,9 +46,11 @@ class ZygoteSource:
     in sessions of their own, so a Ctrl-C in the terminal reaches this process only. With `spawn` every bench
     is a fresh interpreter, also where it could be forked.
 
-    The processes run `python` (by default this process's), with `path` first on their PYTHONPATH. Errors
-    begin with `role`, which tells one source from another. Without `wait` the zygote imports its libraries
-    while the caller goes on: `hello` and `bench` wait for it, and raise what is listed below.
+    The processes run `python` (by default this process's), with `path` first on their PYTHONPATH and with
+    `variables` in their environment. What compilers keep is in `scratch` (by default the folder for
+    temporary files). Errors begin with `role`, which tells one source from another. Without `wait` the zygote
+    imports its libraries while the caller goes on: `hello` and `bench` wait for it, and raise what is listed
+    below.
 
     Raises:
         PluginError: a plug-in cannot be loaded, hangs, or ends the interpreter.
@@ -65,6 +67,8 @@ class ZygoteSource:
         *,
         python: Path | None = None,
         path: Sequence[Path] = (),
+        variables: Mapping[str, str] | None = None,
+        scratch: Path | None = None,
         role: str = "",
         wait: bool = True,
         plugin_deadline_s: float = PLUGIN_S,
@@ -74,12 +78,12 @@ class ZygoteSource:
         self._threads = thread_count(threads)
         self._python = str(python or sys.executable)
         self._role = role
-        environment = _with_path(process_environment(threads, malloc), path)
+        environment = {**_with_path(process_environment(threads, malloc), path), **(variables or {})}
         self._memory_limit_bytes = memory_limit_bytes
         self._plugin_deadline_s = plugin_deadline_s
         self._spawn = spawn
         self._oom = OomCounter()
-        self._compiled = CompilerCache()
+        self._compiled = CompilerCache(scratch)
         self._environment = {**environment, **self._compiled.environment}
         self._output = Output()
         self._zygote: _Zygote | None = None

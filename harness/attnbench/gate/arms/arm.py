@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -31,15 +32,17 @@ class Arm:
     `title` says it in words (`main~1 (3f2a91c)`, `old.py`, `this environment`), `role` with the option that
     named it. `kind` is `present`, `plugin`, `interpreter` or `revision`. Benches run `python`, with `path`
     first on their PYTHONPATH and with `plugins`. What must come from the arm itself lies in the folders `own`
-    (none where nothing must). `notes` are for people: what the arm lacks.
+    (none where nothing must). What compilers keep goes to the folder `scratch`. `notes` are for people: what
+    the arm lacks.
     """
 
     title: str
-    role: str
     kind: str
+    role: str
     python: Path
     path: tuple[Path, ...]
     plugins: tuple[Path, ...]
+    scratch: Path
     own: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -61,9 +64,17 @@ class Arm:
             memory_limit_bytes,
             python=self.python,
             path=self.path,
+            variables=self._variables,
+            scratch=self.scratch,
             role=self.role,
             wait=wait,
         )
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        """Extensions that torch builds by name are kept by name: another arm's would be built over ours."""
+        own = {"TORCH_EXTENSIONS_DIR": str(self.scratch / "extensions")}
+        return {} if self.kind == "present" else own
 
 
 def open_all(openers: Sequence[Callable[[], Source]]) -> list[Source]:
@@ -102,27 +113,20 @@ def prepared(request: Request, *, build: str | None = None) -> Iterator[Arm]:
 
 
 def _prepare(request: Request, guard: Guard, build: str | None) -> Arm:
+    arm = partial(Arm, request.title, request.kind, scratch=guard.folder)
+    present = Path(sys.executable)
     if isinstance(request, Revision):
         made = install(request, guard, build)
-        return Arm(
-            request.title,
-            request.role,
-            request.kind,
-            made.python,
-            made.path,
-            made.plugins,
-            made.own,
-            made.notes,
-        )
+        return arm(request.role, made.python, made.path, made.plugins, own=made.own, notes=made.notes)
     if isinstance(request, Interpreter):
         shim = make_shim(guard.folder / "shim")
         facts = ask(request.python, request.role, path=[shim])
         require_usable(facts, request.python, request.role)
         if not facts.brings:
             add_built_in(shim)
-        return Arm(request.title, request.role, request.kind, request.python, (shim,), request.plugins)
+        return arm(request.role, request.python, (shim,), request.plugins)
     if isinstance(request, Plugin):
         beside = ", beside the --plugin files of both arms" if request.plugins else ""
         plugins = tuple(dict.fromkeys((*request.plugins, request.file)))
-        return Arm(request.title, request.role + beside, request.kind, Path(sys.executable), (), plugins)
-    return Arm(request.title, request.role, request.kind, Path(sys.executable), (), request.plugins)
+        return arm(request.role + beside, present, (), plugins)
+    return arm(request.role, present, (), request.plugins)

@@ -57,6 +57,8 @@ def _complaint(scenario: Scenario, hello: HelloReply) -> str | None:
 def require_own(arm: Arm, hello: HelloReply, names: Sequence[str]) -> list[str]:
     """Notes on those of the implementations `names` that do not come from the revision that `arm` is of.
 
+    Those that are not there at all are `require_same_cases`'s affair.
+
     Raises:
         UsageError: none does, so the head would be compared with itself.
     """
@@ -67,7 +69,7 @@ def require_own(arm: Arm, hello: HelloReply, names: Sequence[str]) -> list[str]:
     if not foreign:
         return []
     where = ", ".join(f"{name} ({file or 'a file that cannot be told'})" for name, file in foreign.items())
-    if len(foreign) == len(files):
+    if len(foreign) == len(set(names)):
         raise UsageError(
             f"{arm.role}: nothing that is measured comes from this revision, so the head would be compared "
             f"with itself: {where}. Install the checkout editable (pip install -e .), keep the plug-in under "

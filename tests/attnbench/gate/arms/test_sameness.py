@@ -22,7 +22,8 @@ matrix: {seq_len: 64, heads: 2, head_dim: 16}
 
 
 def arm(title: str = "main~1 (3f2a91c)", option: str = "--base", **more: Any) -> Arm:
-    return Arm(title, f"{option} {title}", "revision", Path(sys.executable), (), (), **more)
+    role = f"{option} {title}"
+    return Arm(title, "revision", role, Path(sys.executable), (), (), Path("scratch"), **more)
 
 
 HEAD = arm("this environment", "--head")
@@ -105,6 +106,12 @@ def test_what_is_measured_must_come_from_the_revision(tmp_path: Path) -> None:
     assert text.startswith("--base main~1 (3f2a91c): nothing that is measured comes from this revision")
     assert f"naive ({elsewhere}/naive.py)" in text
     assert "check.build" in text
+
+
+def test_what_is_not_there_at_all_is_left_to_be_said_by_others(tmp_path: Path) -> None:
+    base = arm(own=(tmp_path,))
+    assert require_own(base, hello("naive"), ["mine"]) == []
+    assert len(require_own(base, hello("naive", files={"naive": __file__}), ["mine", "naive"])) == 1
 
 
 def test_other_arms_have_nothing_that_must_be_their_own() -> None:
