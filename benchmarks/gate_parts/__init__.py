@@ -8,7 +8,7 @@ from __future__ import annotations
 from published import store
 from published.store import DataError, machine
 
-__all__ = ["PARTS", "DataError", "Store", "exact_interval", "machine", "share"]
+__all__ = ["PARTS", "DataError", "Store", "exact_interval", "machine", "rate", "share"]
 
 #: The parts, in the order of the page.
 PARTS = ("gates", "duration", "simulation")
@@ -36,5 +36,12 @@ def share(hits: int, trials: int) -> str:
     """`3 of 300: 1.0% (0.2–2.9)`, with the 95% interval; a dash without trials."""
     if not trials:
         return "–"
+    return f"{hits} of {trials}: {rate(hits, trials)}"
+
+
+def rate(hits: int, trials: int) -> str:
+    """`1.0% (0.2–2.9)`, with the 95% interval; a dash without trials."""
+    if not trials:
+        return "–"
     low, high = exact_interval(hits, trials)
-    return f"{hits} of {trials}: {hits / trials:.1%} ({100 * low:.1f}–{100 * high:.1f})"
+    return f"{hits / trials:.1%} ({100 * low:.1f}–{100 * high:.1f})"

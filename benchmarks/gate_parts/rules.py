@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -63,9 +63,9 @@ def asv(base_s: Sequence[float], head_s: Sequence[float]) -> bool:
     from scipy.stats import mannwhitneyu
 
     exact = max(len(base_s), len(head_s)) <= 20  # asv approximates beyond
-    method = "exact" if exact else "asymptotic"
-    p = mannwhitneyu(base_s, head_s, method=method, use_continuity=exact).pvalue
-    return bool(p < ASV_P)
+    method: Literal["exact", "asymptotic"] = "exact" if exact else "asymptotic"
+    found = mannwhitneyu(np.asarray(base_s), np.asarray(head_s), method=method, use_continuity=exact)
+    return bool(found.pvalue < ASV_P)
 
 
 def criterion(base_s: Sequence[float], head_s: Sequence[float]) -> bool:

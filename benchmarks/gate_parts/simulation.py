@@ -53,7 +53,7 @@ class Job:
     @property
     def forgiven(self) -> bool:
         """Whether failing would be a false alarm."""
-        return self.effect <= rule_of(self.gate, self.cases).margin
+        return self.effect <= rule_of(self.gate, self.cases).margin + 1e-9  # 0.6 × 0.1 − 0.01 is no 0.05
 
     def effects(self) -> list[float]:
         """Of each case. One slow case among equal ones is the hardest to find; many are the most to bear."""
@@ -89,7 +89,7 @@ def _jobs(settings: Mapping[str, Any]) -> Iterator[Job]:
 
 
 def tally(job: Job) -> dict[str, Any]:
-    """What became of the gates of a job, and what was computed of them where pairs are independent.
+    """What became of the gates of a job, and what was computed of them where pairs are normal, independent.
 
     `fails` are gates of which a case failed that was slowed down; `first_fails` would have failed without
     repetition and control; `undecided` are gates that did not fail and have an undecided case; `pairs` is how
@@ -110,9 +110,11 @@ def tally(job: Job) -> dict[str, Any]:
         "pairs": round(float(found.pairs[:, 0].mean()), 2),
     }
     if situation.independent and situation.tails is None and not situation.tick:
-        one = normal_characteristics(rule, job.effect, situation.offsets * math.sqrt(2))
+        spread = situation.offsets * math.sqrt(2)
+        one = normal_characteristics(rule, job.effect, spread)
+        alarmed = 2 * normal_characteristics(rule, 0.0, spread).fails  # a control, in either direction
         several = job.cases if job.forgiven else 1
         entry["computed_first"] = 1 - (1 - one.fails) ** several
-        entry["computed"] = 1 - (1 - one.fails**2) ** several
+        entry["computed"] = 1 - (1 - one.fails**2 * (1 - alarmed)) ** several
         entry["computed_pairs"] = round(one.pairs, 2)
     return entry

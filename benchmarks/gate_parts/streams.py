@@ -173,21 +173,25 @@ def play(
     """Whole gates of as many cases as there are `effects`, `rule.cases` at once.
 
     A failure is repeated with fresh zygotes, and beside it the base is measured against itself in the same
-    pairs: it stands when the repetition fails and the control does not; else the case is undecided.
+    pairs: it stands when the repetition fails and the control fails in neither direction; else the case is
+    undecided.
     """
     most = rule.looks[-1]
-    first, final, pairs = [], [], []
+    first, final, pairs = list[Array](), list[Array](), list[Array]()
     for effect in effects:
         base, head = logarithms(situation, (0.0, effect), gates, most, rng)
-        verdict, took = decide(rule, head - base)
+        verdict, seen = decide(rule, head - base)
         failed = np.flatnonzero(verdict == FAIL)
         stands = verdict.copy()
         if len(failed):
             base, head, control = logarithms(situation, (0.0, effect, 0.0), len(failed), most, rng)
-            again, _ = decide(rule, head - base)
-            clean, _ = decide(rule, control - base)
-            stands[failed[(again != FAIL) | (clean == FAIL)]] = UNDECIDED
+            again, took = decide(rule, head - base)
+            doubtful = again != FAIL
+            for apart in (control - base, base - control):
+                alarm, after = decide(rule, apart)
+                doubtful |= (alarm == FAIL) & (after <= took)
+            stands[failed[doubtful]] = UNDECIDED
         first.append(verdict)
         final.append(stands)
-        pairs.append(took)
+        pairs.append(seen)
     return Gates(np.stack(first, 1), np.stack(final, 1), np.stack(pairs, 1))
