@@ -9,16 +9,20 @@ import subprocess
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from attnbench import store, table
+from attnbench.ceilings import Ceilings, MatrixRate
 from attnbench.export.pytest_benchmark import document
-from attnbench.pytest_plugin.cases import Replay
+from attnbench.protocol import BenchFailed
+from attnbench.pytest_plugin.cases import CaseFailed, Measuring, Replay, measured
 from attnbench.pytest_plugin.session import ScenarioTests
+from attnbench.scenario import parse
 from builders import make_header, make_record
+from scripted import Script, ScriptedSource, steady
 
 BLOCK = "attention/B1-H2-L16-D16/float32/none/forward/cpu"
 
@@ -275,6 +279,59 @@ def test_a_real_bench_behind_it(tmp_path: Path) -> None:
         assert each["extra_info"]["peak_alloc_bytes"] > 0
     assert "numpy" in written["machine_info"]["libraries"]
     assert len(list(tmp_path.glob(".benchmarks/*/0001_*.json"))) == 1
+
+
+class Fixture:
+    """What pytest-benchmark's fixture does with what it is given."""
+
+    def __init__(self, replay: Replay, *, enabled: bool = True) -> None:
+        self.replay, self.enabled = replay, enabled
+        self.param: str | None = None
+        self.params: dict[str, Any] | None = None
+        self.extra_info: dict[str, Any] = {}
+        self.stats = SimpleNamespace(iterations=1)
+        self.data: list[float] = []
+
+    def pedantic(self, target: Any, *, setup: Any, rounds: int, iterations: int) -> None:
+        for _ in range(rounds if self.enabled else iterations):
+            setup()
+            began = self.replay()
+            target()
+            self.data.append(self.replay() - began)
+
+
+def measured_on(source: ScriptedSource, *, ceilings: Any = MappingProxyType({})) -> tuple[Fixture, list[str]]:
+    """The fixture after the only case of a scenario was measured, and the warnings there were."""
+    text = SCENARIO.replace("[swift, steady, remembering, careless, crashing, picky]", "[swift]")
+    staged = parse(text.replace("processes: 2", "processes: 2, threads: 1"), "staged.yaml")
+    (block,) = staged.expand(source.hello["catalogue"])
+    fixture, warned = Fixture(replay := Replay()), list[str]()
+    test: Any = SimpleNamespace(warn=lambda warning: warned.append(str(warning)))
+    measured(fixture, test, Measuring(staged, source, ceilings), block.cases[0], replay)
+    return fixture, warned
+
+
+def test_what_nobody_could_judge_passes_and_is_told() -> None:
+    source = ScriptedSource({"swift": Script()})
+    assert measured_on(source)[1] == []
+    source.reference_failure = BenchFailed("oom", "not enough for the reference")
+    fixture, (warning,) = measured_on(source)
+    assert "accuracy is unchecked: the reference failed: oom" in warning
+    assert fixture.extra_info["accuracy"] == "unchecked"
+    assert len(fixture.data) >= 6
+
+
+def test_what_is_faster_than_the_machine_fails() -> None:
+    source = ScriptedSource({"swift": Script(time_s=steady(1e-3))})
+
+    def reaching(flops_per_s: float) -> dict[tuple[str, str], Ceilings]:
+        rate = MatrixRate("float32", 1, flops_per_s, "torch matmul")
+        return {("cpu", "Scripted CPU"): Ceilings("cpu", "Scripted CPU", None, "2026-01-01", (rate,), ())}
+
+    needed = 2 * 16 * 16 * 2 * 32 / 1e-3
+    assert measured_on(source, ceilings=reaching(needed * 1.1))[0].extra_info["flagged"] is False
+    with pytest.raises(CaseFailed, match="flagged as measured wrong: "):
+        measured_on(source, ceilings=reaching(needed / 1.1))
 
 
 def test_a_replay_is_exact_and_ends_quietly() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from attnbench.record import Record
     from attnbench.scenario import Scenario
 
-__all__ = ["COLLECTION", "CaseFailed", "CaseTest", "Measuring", "Replay", "ScenarioCollector"]
+__all__ = ["COLLECTION", "CaseFailed", "CaseTest", "Measuring", "Replay", "ScenarioCollector", "measured"]
 
 #: Statuses for which a test is skipped: the case is not meant to run here.
 SKIPPED = ("unsupported", "unavailable")
@@ -131,10 +131,10 @@ class CaseTest(pytest.Function):
         """The test of a case."""
         replay = Replay()
 
-        def measured(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
-            _measured(benchmark, request.node, parent.measuring, case, replay)
+        def run(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+            measured(benchmark, request.node, parent.measuring, case, replay)
 
-        test: CaseTest = cls.from_parent(parent, name=case.case_id, callobj=measured)
+        test: CaseTest = cls.from_parent(parent, name=case.case_id, callobj=run)
         test.add_marker(pytest.mark.benchmark(group=case.block_id, timer=replay))
         return test
 
@@ -149,10 +149,16 @@ class CaseTest(pytest.Function):
         return self.path, 0, self.name
 
 
-def _measured(
+def measured(
     benchmark: BenchmarkFixture, test: pytest.Item, measuring: Measuring, case: Case, replay: Replay
 ) -> None:
-    """Measure a case, skip or fail its test, and hand its samples to pytest-benchmark."""
+    """Measure a case and hand its samples to pytest-benchmark, whose timer is `replay`.
+
+    Raises:
+        CaseFailed: it is wrong, or could not be measured.
+        MeasuringError: no benches can be had.
+        pytest.skip.Exception: it is not meant to run here.
+    """
     record, row = measuring.measure(case, timed=benchmark.enabled)
     if record.status in SKIPPED:
         pytest.skip(f"{record.status}: {record.reason}")
