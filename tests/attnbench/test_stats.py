@@ -322,6 +322,22 @@ def test_the_interval_of_two_runs_covers_at_its_level(processes: tuple[int, int]
 
 
 @pytest.mark.parametrize(
+    ("drift", "missed"), [(0.01, (0.03, 0.09)), (0.03, (0.12, 0.20)), (0.05, (0.25, 0.35))]
+)
+def test_drift_between_two_runs_is_in_no_interval(drift: float, missed: tuple[float, float]) -> None:
+    """What docs/compare.md says of it: processes differ by 4%, and the runs by `drift` besides."""
+    rng = random.Random(2)
+    misses = 0
+    for _ in range(1000):
+        shift = math.exp(rng.gauss(0, drift))
+        after = [[shift * x for x in group] for group in drawn(rng, 5, 6, 0.04, 0.02)]
+        estimate = unpaired_ratio(drawn(rng, 5, 6, 0.04, 0.02), after)
+        assert estimate is not None
+        misses += not covers(estimate.interval, 1.0)
+    assert missed[0] <= misses / 1000 <= missed[1]
+
+
+@pytest.mark.parametrize(
     ("before", "after"),
     [
         ([[1.0] * 9], [[1.0] * 9, [1.1] * 9]),  # a single process says nothing of the others
