@@ -38,6 +38,7 @@ measure: {precision: 0.1, max_seconds: 1, processes: 2}
 
 #: Benches that need no torch and take no time, on a clock of their own.
 STAGE = f"""\
+import os
 import sys
 
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -54,7 +55,15 @@ SCRIPTS = {{
     "crashing": Script(fails=failing("sample", BenchLost("crashed", "SIGSEGV"))),
     "picky": Script(fails=failing("prepare", BenchFailed("unsupported", "not at this length"))),
 }}
-driver.ZygoteSource = lambda **_: ScriptedSource(SCRIPTS)
+
+
+def source(**_):
+    made = ScriptedSource(SCRIPTS)
+    made.hello["problems"] = [text for text in [os.environ.get("STAGED_PROBLEM")] if text]
+    return made
+
+
+driver.ZygoteSource = source
 
 
 def pytest_benchmark_generate_commit_info():
@@ -245,6 +254,15 @@ def test_options(stage: Path, arguments: list[str], code: int, told: str) -> Non
     assert done.returncode == code, done.stdout + done.stderr
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_what_an_installed_package_cannot_contribute_is_told(
+    stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGED_PROBLEM", "the entry point theirs cannot be loaded")
+    done = run_pytest(stage, "--attnbench", "staged.yaml", "-k", "steady", "--benchmark-disable")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "PytestWarning: attnbench: the entry point theirs cannot be loaded" in done.stdout
 
 
 def test_options_that_change_a_scenario_need_one(stage: Path) -> None:

@@ -62,6 +62,8 @@ class ScenarioTests:
         config.args = [each for each in given if not each.startswith(COLLECTION)]
         with _told_as_wrong_use():
             ceilings = self._ceilings()
+            for problem in self._sources.any().hello["problems"]:
+                config.issue_config_time_warning(pytest.PytestWarning(f"attnbench: {problem}"), stacklevel=2)
             for scenario, blocks in self._matrix:
                 measuring = Measuring(scenario, self._sources(scenario), ceilings)
                 self._collectors.append(ScenarioCollector.of(session, measuring, blocks))
