@@ -7,14 +7,25 @@ with (almost) any other seed, too: what has a rate of `rate` exceeds `at_most` o
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from random import Random
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from attnbench.blocks import Clocks
+from attnbench.case import Case
+from attnbench.gate.check import check
+from attnbench.gate.pairing import Times
 from attnbench.gate.sequential import GOES_ON, Rule
+from attnbench.gate.verdict import Outcome, Report
+from attnbench.scenario import parse
 from gate_parts import power, streams
 from gate_parts.streams import FAIL, PASS, SITUATIONS, UNDECIDED, Situation, decide, logarithms, play
+from scripted import FakeClock, Script, ScriptedSource
 
 LOOKS = (20, 40, 80, 120)
 ALPHA, BETA = 0.01, 0.05
@@ -168,6 +179,78 @@ def test_equal_times_are_seldom_undecided() -> None:
     for situation in SITUATIONS:
         found = play(rule(0.10, 0.05), situation, [0.0], 4000, np.random.default_rng(10))
         assert (found.final == UNDECIDED).sum() <= at_most(0.05, 4000)
+
+
+# The gate itself, over scripted benches ---------------------------------------------------------------------
+
+SCENARIO = """
+name: gated
+operation: attention
+implementations: [naive]
+matrix: {seq_len: 16, heads: 1, head_dim: 8}
+"""
+
+
+class Deaf:
+    """Hears a gate and keeps nothing."""
+
+    def phase(self, text: str) -> None: ...
+
+    def progress(self, done: int, total: int) -> None: ...
+
+    def pair(self, case: Case, times: Times) -> None: ...
+
+    def decided(self, case: Case, outcome: Outcome, text: str) -> None: ...
+
+
+def gated(seed: int, *, effect: float, layout: float) -> Report:
+    """A whole gate whose processes differ by 4.3%, its zygotes by `layout`, the rounds of a process by 1%."""
+    rng, clock = Random(seed), FakeClock()
+
+    def opener(slower: float) -> Callable[[], ScriptedSource]:
+        def opened() -> ScriptedSource:
+            zygote = math.log1p(slower) + rng.gauss(0, layout)
+            offset = cache(lambda bench: zygote + rng.gauss(0, 0.043))
+            noisy = Script(time_s=lambda bench, sample: 1.5e-3 * math.exp(offset(bench) + rng.gauss(0, 0.01)))
+            return ScriptedSource({"naive": noisy}, clock)
+
+        return opened
+
+    scenario = parse(SCENARIO, "gated.yaml")
+    blocks = scenario.expand(ScriptedSource({"naive": Script()}).hello["catalogue"])
+    clocks = Clocks(clock.monotonic, clock.utc_now, clock.spend)
+    return check(scenario, blocks, opener(0.0), opener(effect), observer=Deaf(), clocks=clocks)
+
+
+def outcomes(gates: int, *, effect: float, layout: float) -> tuple[Counter[Outcome], Counter[Outcome]]:
+    """Of the first test, and of the whole gate."""
+    first, final = Counter[Outcome](), Counter[Outcome]()
+    for seed in range(gates):
+        report = gated(seed, effect=effect, layout=layout)
+        (case,) = report.cases
+        assert case.latency is not None
+        first[case.latency.first.verdict] += 1
+        final[report.outcome] += 1
+    return first, final
+
+
+def test_whole_gates_acquit_what_only_one_pair_of_zygotes_sees() -> None:
+    """Zygotes that differ by 4%, far more than real ones: the first test alone is often wrong."""
+    gates = 80
+    first, final = outcomes(gates, effect=0.0, layout=0.04)
+    assert first[Outcome.FAIL] > at_most(ALPHA, gates)
+    assert final[Outcome.FAIL] <= at_most(0.25 * first[Outcome.FAIL] / gates, gates)
+    assert final[Outcome.FAIL] < first[Outcome.FAIL] <= final[Outcome.FAIL] + final[Outcome.INCONCLUSIVE]
+
+
+def test_whole_gates_pass_what_is_equal_and_fail_what_is_slower() -> None:
+    gates = 60
+    _, equal = outcomes(gates, effect=0.0, layout=0.0)
+    assert equal[Outcome.FAIL] <= at_most(ALPHA, gates)
+    assert equal[Outcome.PASS] >= at_least(0.99, gates)
+    _, slower = outcomes(gates, effect=0.125, layout=0.0)
+    computed = power.normal_characteristics(rule(0.10, 0.05), 0.125, SPREAD).fails ** 2
+    assert slower[Outcome.FAIL] >= at_least(computed, gates)
 
 
 # What the simulated machine claims of itself ----------------------------------------------------------------
