@@ -112,7 +112,10 @@ def _revision(text: str, option: str, plugins: tuple[Path, ...]) -> Revision:
             f"{option}: {text!r} is no Python file, no interpreter{_is_what(text)} and no git revision of "
             f"{checkout.root}. {_advice(text, checkout)}"
         )
-    return Revision(option, f"{text} ({checkout.short(commit)})", plugins, checkout, text, commit)
+    short = checkout.short(commit)
+    # Of a hash (`git merge-base` gives all of one) its beginning says as much as the whole.
+    title = short if len(text) >= len(short) and commit.startswith(text.lower()) else f"{text} ({short})"
+    return Revision(option, title, plugins, checkout, text, commit)
 
 
 def _is_what(text: str) -> str:

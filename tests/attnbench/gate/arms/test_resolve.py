@@ -68,6 +68,11 @@ def test_everything_else_is_a_revision(repository: Repository, text: str) -> Non
     assert request.title == f"{text} ({repository.git('rev-parse', '--short', request.commit)})"
 
 
+def test_a_hash_is_told_by_its_beginning(repository: Repository) -> None:
+    commit = repository.git("rev-parse", "main")
+    assert resolve(commit, option="--base").title == repository.git("rev-parse", "--short", "main")
+
+
 def test_a_short_name_and_a_subfolder_will_do(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
