@@ -14,7 +14,8 @@ from attnbench.gate.verdict import Outcome
 from gate_parts import Store, exact_interval, kernels, rate, share, simulation
 from gate_parts.gates import KIND_NAMES, KINDS, PART, plan
 from gate_parts.power import normal_characteristics
-from gate_parts.simulation import rule_of
+from gate_parts.resampled import resampled
+from gate_parts.simulation import EFFECTS, rule_of
 from published.page import Aim, Section, markdown_table
 from published.prose import paragraph
 
@@ -28,6 +29,9 @@ FEWEST_AA, MOST_UNDECIDED, LEAST_CAUGHT = 300, 0.05, 0.95
 
 #: How the spread of d follows from its median absolute deviation where it is normal.
 MAD_TO_SPREAD = 1.4826
+
+#: Gates that are made of real pairs, for each slow-down.
+RESAMPLED = 2000
 
 #: Kinds that are timed, and those whose failure is deterministic.
 TIMED = [kind for kind in KINDS if KINDS[kind].head.defect is None]
@@ -163,6 +167,7 @@ def _markdown(data: Gates, store: Store, figures: Mapping[str, Figure]) -> str:
     if figures:
         parts += [_conclusion(data), f"![{_POWER_ALT}](gate-power.png)"]
         parts += [_spreads(data), f"![{_STREAMS_ALT}](gate-streams.png)"]
+        parts.append(_resampled(data, gate))
     parts.append(_deterministic(data))
     return "\n\n".join(parts)
 
@@ -266,6 +271,24 @@ def _spreads(data: Gates) -> str:
             {min(medians):+.1%} and {max(medians):+.1%}."""
         )
     return paragraph(" ".join(text))
+
+
+def _resampled(data: Gates, gate: float) -> str:
+    """What gates of other slow-downs would come to, by the noise of the real ones."""
+    rows = []
+    for kind in ("aa", "aa-loaded"):
+        if streams := data.streams(kind):
+            rates = resampled(streams, rule_of(gate, 1), EFFECTS, gates=RESAMPLED, seed=0)
+            told = "quiet" if kind == "aa" else "loaded"
+            rows.append([f"FAIL, {told}", *(f"{each.fails / each.gates:.1%}" for each in rates)])
+            rows.append([f"INCONCLUSIVE, {told}", *(f"{each.undecided / each.gates:.1%}" for each in rates)])
+            rows.append([f"pairs of the first test, {told}", *(f"{each.pairs:.0f}" for each in rates)])
+    text = paragraph(
+        f"""**Other slow-downs, by the same noise.** The pairs of the A/A gates, drawn anew and shifted:
+        {RESAMPLED} gates each, with repetition and control, every test from the pairs of one real gate
+        ([resampled.py](../benchmarks/gate_parts/resampled.py))."""
+    )
+    return f"{text}\n\n{markdown_table(['slow-down', *(f'{effect:+.1%}' for effect in EFFECTS)], rows)}"
 
 
 def _deterministic(data: Gates) -> str:

@@ -21,7 +21,7 @@ from gate_parts import Store
 from gate_parts.power import normal_characteristics
 from gate_parts.streams import FAIL, SITUATIONS, UNDECIDED, play
 
-__all__ = ["PART", "Job", "measure", "rule_of", "tally"]
+__all__ = ["EFFECTS", "PART", "Job", "measure", "rule_of", "tally"]
 
 PART = "simulation"
 

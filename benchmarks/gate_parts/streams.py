@@ -19,7 +19,18 @@ import numpy as np
 
 from attnbench.gate.sequential import Rule
 
-__all__ = ["FAIL", "PASS", "SITUATIONS", "UNDECIDED", "Gates", "Situation", "decide", "logarithms", "play"]
+__all__ = [
+    "FAIL",
+    "PASS",
+    "SITUATIONS",
+    "UNDECIDED",
+    "Gates",
+    "Situation",
+    "decide",
+    "logarithms",
+    "play",
+    "stands",
+]
 
 #: Verdicts of `decide`, ordered by how bad they are.
 PASS, UNDECIDED, FAIL = 0, 1, 2
@@ -154,6 +165,16 @@ def decide(rule: Rule, d: Array) -> tuple[Array, Array]:
     return verdict, pairs
 
 
+def stands(rule: Rule, again: Array, control: Array) -> Array:
+    """Whether failures stand: they fail again, and by then the control has failed in neither direction."""
+    verdict, took = decide(rule, again)
+    found: Array = verdict == FAIL
+    for apart in (control, -control):
+        alarm, after = decide(rule, apart)
+        found &= (alarm != FAIL) | (after > took)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Gates:
     """What whole gates came to: `[gates, cases]` each.
@@ -182,16 +203,11 @@ def play(
         base, head = logarithms(situation, (0.0, effect), gates, most, rng)
         verdict, seen = decide(rule, head - base)
         failed = np.flatnonzero(verdict == FAIL)
-        stands = verdict.copy()
+        confirmed = verdict.copy()
         if len(failed):
             base, head, control = logarithms(situation, (0.0, effect, 0.0), len(failed), most, rng)
-            again, took = decide(rule, head - base)
-            doubtful = again != FAIL
-            for apart in (control - base, base - control):
-                alarm, after = decide(rule, apart)
-                doubtful |= (alarm == FAIL) & (after <= took)
-            stands[failed[doubtful]] = UNDECIDED
+            confirmed[failed[~stands(rule, head - base, control - base)]] = UNDECIDED
         first.append(verdict)
-        final.append(stands)
+        final.append(confirmed)
         pairs.append(seen)
     return Gates(np.stack(first, 1), np.stack(final, 1), np.stack(pairs, 1))
