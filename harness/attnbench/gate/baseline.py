@@ -22,7 +22,7 @@ from attnbench.gate.verdict import CaseVerdict, Change, Outcome, Report
 from attnbench.gate.wording import case_names, sentence
 from attnbench.record import Record
 from attnbench.scenario import Scenario
-from attnbench.scenario.names import join, nearest
+from attnbench.scenario.names import join
 from attnbench.store import Run
 from attnbench.units import format_seconds
 
@@ -93,7 +93,7 @@ class Baseline:
         if missing:
             raise UsageError(
                 f"--baseline: {self.title} lacks {_of(len(missing), len(asked))} of {scenario.name!r}: "
-                f"{join(missing, MOST_NAMED)}{nearest(missing[0], self.records)}. A case without a base "
+                f"{join(missing, MOST_NAMED)}. A case without a base "
                 "is no pass: narrow what is checked with --impl, --device or --set, or measure a new "
                 f"baseline with: attnbench sweep {scenario.path}"
             )
@@ -110,7 +110,7 @@ class Baseline:
         if gone:
             raise UsageError(
                 f"--baseline: {scenario.name!r} lacks {_of(len(gone), len(self.records))} of {self.title}: "
-                f"{join(gone, MOST_NAMED)}{nearest(gone[0], asked)}. A case that disappeared is no pass: put "
+                f"{join(gone, MOST_NAMED)}. A case that disappeared is no pass: put "
                 "it back, say with --impl, --device or --set that a part is checked, or measure a new "
                 f"baseline with: attnbench sweep {scenario.path}"
             )
@@ -171,7 +171,6 @@ def check_against(
         blocks,
         measure_block if timed else inspect_block,
     )
-    timed_s = clocks.monotonic() - began if timed else 0.0
     found = {case.case_id: compared(case.case_id) for case in cases}
     failed = {case_id for case_id, of_case in found.items() if _outcome(of_case) is Outcome.FAIL}
     if failed:
@@ -209,7 +208,7 @@ def check_against(
         },
         environment=tuple(environment),
         notes=(*notes, *baseline.notes, *([INFORMATION_ONLY] if timed else [])),
-        timed_s=timed_s,
+        timed_s=0.0,  # no time was judged
         duration_s=clocks.monotonic() - began,
     )
 

@@ -52,7 +52,7 @@ def tallied(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The report as GitHub shows it in a job's page: the outcome, what is not good, all cases, conditions."""
+    """The report as GitHub shows it on a job's page: the outcome, what is not good, conditions, all cases."""
     lines = [f"# attnbench check: {report.outcome}", "", *_introduction(report)]
     doubtful = [verdict for verdict in report.cases if verdict.outcome is not Outcome.PASS]
     if doubtful:
@@ -60,7 +60,7 @@ def markdown(report: Report) -> str:
         lines += ["", *(f"- **{each.outcome}** {_shown(each.text, 600)}" for each in worst_first)]
     if report.notes:
         lines += ["", *(f"- {_shown(note, 600)}" for note in report.notes)]
-    lines += ["", *_cases(report.cases), "", *_environment(report), "", *_settings(report.settings)]
+    lines += ["", *_environment(report), "", *_cases(report.cases), "", *_settings(report.settings)]
     return "\n".join(lines) + "\n"
 
 

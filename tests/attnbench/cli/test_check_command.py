@@ -284,6 +284,16 @@ def test_a_verdict_is_printed_even_if_it_cannot_be_written(
     assert "missing/check.json: cannot be written" in result.stderr
 
 
+def test_a_fault_of_ours_is_no_verdict_either(stage: Stage) -> None:
+    stage.refusal = RuntimeError("impossible")
+    result = run("tiny.yaml", "--base", "old", "-o", "gate")
+    assert result.exit_code == 70
+    assert result.stdout == ""
+    failed = json.loads(Path("gate/check.json").read_text())
+    assert (failed["outcome"], failed["exit_code"]) == ("ERROR", 70)
+    assert failed["message"] == "attnbench itself failed: RuntimeError: impossible"
+
+
 def test_the_jobs_page_is_appended_to(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = tmp_path / "summary.md"
     page.write_text("before, without an end of line", encoding="utf-8")
