@@ -17,6 +17,7 @@ from attnbench.compare.comparison import Against
 from attnbench.report import cells
 from attnbench.report.columns import Column, common
 from attnbench.report.comparison import cautions, columns_for, findings, in_a_line, line_state, reasons
+from attnbench.report.comparison.columns import ABSENT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ _SORTED = {"latency": "latency", "memory": "peak_alloc", "error": "error_rel_l2"
 _DROPPED = ("error", "speedups", "before", "after", "memory")
 
 #: The look of a line, and of its verdict, by its state.
-_STYLES = {"wrong": "strike", "failed": "red", "flagged": "yellow", "absent": "dim"}
+_STYLES = {"wrong": "strike", "failed": "red", "flagged": "yellow"}
 _VERDICTS = {**_STYLES, "wrong": "red", "slower": "red", "faster": "green"}
 
 
@@ -64,10 +65,12 @@ def _print(against: Against, own: Sequence[Row]) -> None:
             ]
         )
     click.echo()
-    shared = common(own)
+    # What either run has alone has no ratios: the findings tell of it.
+    shown = [row for row in own if row["verdict"] not in ABSENT]
+    shared = common(shown)
     if shared:
         target.print(Text(shared, style="bold"))
-    target.print(_fitting(own, target))
+    target.print(_fitting(shown, target))
     for name, verdict, text, group in reasons(own):
         of = f" ({len(group)} cases)" if len(group) > 1 else ""
         target.print(Text(f"{name}: {verdict}{of}: {text}"))

@@ -170,14 +170,22 @@ def _of_table(before: Side | None, after: Side | None, column: str) -> Ratio:
     a, b = (None if side is None else side.row.get(column) for side in (before, after))
     if a is None or b is None:
         return Ratio(a, b)
-    partial = column == "peak_alloc_bytes" and any(
-        side is not None and memory_is_partial(side.row) for side in (before, after)
-    )
-    note = "of lower bounds: the framework's allocator does not see all" if partial else None
+    note = next((why for side in (before, after) if (why := _lower_bound(side, column))), None)
     if a == 0:
         return Ratio(a, b, 1.0, note=note) if b == 0 else Ratio(a, b, note="from 0")
     value = b / a
     return Ratio(a, b, value, note=note) if math.isfinite(value) else Ratio(a, b, note="beyond every float")
+
+
+def _lower_bound(side: Side | None, column: str) -> str | None:
+    """Why the figure is less than it should be; None where it is not."""
+    if side is None or side.record.memory is None:
+        return None
+    if column == "peak_alloc_bytes" and memory_is_partial(side.row):
+        return "of lower bounds: the framework's allocator does not see all"
+    if column == "peak_rss_bytes" and side.record.memory["peak_rss_is_lower_bound"]:
+        return "of lower bounds: this system tells of memory from time to time only"
+    return None
 
 
 def _error(before: Side, after: Side, column: str, seeds_differ: bool) -> Ratio:

@@ -22,9 +22,9 @@ __all__ = ["Against", "Comparison", "compare"]
 class Against:
     """One run against the first.
 
-    `environment` holds where they differ: (key, before's, after's). `cases` are in the first run's order,
-    what only `after` has comes last. `renamed` counts the cases that were matched though their scenarios
-    have other names.
+    `environment` holds where they differ: (key, before's, after's). `cases` are those in both in the first
+    run's order, then what either has alone. `renamed` counts the cases that were matched though their
+    scenarios have other names.
     """
 
     before: Measured

@@ -13,7 +13,7 @@ Match = tuple[Side | None, Side | None]
 
 
 def match(before: Measured, after: Measured) -> list[Match]:
-    """Every case of either run once, in the first one's order; what only the other has comes last.
+    """Every case of either run once: those in both in the first one's order, then what either has alone.
 
     Cases are the same where scenario and case id are. A scenario may have been renamed in between: what is
     left is matched by the case id alone, where that names a single case in either run.
@@ -24,11 +24,13 @@ def match(before: Measured, after: Measured) -> list[Match]:
         other = alone_after.get(case_id)
         if other is not None and key not in partners and other not in before.cases:
             partners[key] = other
-    matches: list[Match] = [
-        (side, after.cases[partners[key]] if key in partners else None) for key, side in before.cases.items()
-    ]
     taken = set(partners.values())
-    return [*matches, *((None, side) for key, side in after.cases.items() if key not in taken)]
+    both: list[Match] = [
+        (side, after.cases[partners[key]]) for key, side in before.cases.items() if key in partners
+    ]
+    gone: list[Match] = [(side, None) for key, side in before.cases.items() if key not in partners]
+    new: list[Match] = [(None, side) for key, side in after.cases.items() if key not in taken]
+    return [*both, *gone, *new]
 
 
 def _alone(run: Measured) -> dict[str, Key]:

@@ -10,6 +10,7 @@ from attnbench.compare.case import LATENCY, SPEEDUP, CaseComparison
 from attnbench.compare.comparison import Against, Comparison
 from attnbench.plots.panels import Panel, across, grid, legend, mark, pages
 from attnbench.plots.plot import Plot, listed
+from attnbench.plots.ratios import after_names
 from attnbench.plots.rows import clean, failed_accuracy, flag_text, labels, shape_label
 from attnbench.plots.style import INK, Look, looks
 from attnbench.plots.ticks import Scale, fitting, limits, ratio_scale, seconds_scale, set_ticks
@@ -60,10 +61,9 @@ def before_after(comparison: Comparison) -> list[Plot]:
     plots = []
     for quantity in _QUANTITIES:
         panels, points = [], {}
-        for against in comparison.against:
+        for title, against in zip(after_names(comparison), comparison.against, strict=True):
             found = _points(against, quantity)
             if found:
-                title = clean(against.after.name)
                 panels.append(Panel(title, tuple(case.either.row for case, _, _ in found)))
                 points[title] = found
         for ending, page in pages(panels):

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.compare.case import LATENCY, SPEEDUP, CaseComparison, Ratio
 from attnbench.compare.comparison import Comparison
+from attnbench.compare.naming import naming
 from attnbench.compare.sides import Key
 from attnbench.plots.panels import legend, mark
 from attnbench.plots.plot import Plot, listed
-from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, shorten, usual, workload_label
+from attnbench.plots.rows import Row, clean, failed_accuracy, flag_text, shorten
 from attnbench.plots.style import INK, Look, looks
 from attnbench.plots.ticks import fitting, limits, ratio_scale, reached, set_ticks
 from attnbench.units import format_ratio
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["ratios"]
+__all__ = ["after_names", "ratios"]
 
 #: Cases in one figure, at most, and dots: several runs make a line of a figure taller.
 _LINES, _DOTS = 36, 72
@@ -112,9 +113,9 @@ class _Line:
 
 def ratios(comparison: Comparison) -> list[Plot]:
     """A figure or several for each quantity that any case has a ratio of; several runs in their colours."""
-    names = [against.after.name for against in comparison.against]
+    names = after_names(comparison)
     look = looks(names)
-    known = usual(case.either.row for against in comparison.against for case in against.cases)
+    where = naming(comparison.against)
     plots = []
     for quantity in _QUANTITIES:
         lines = _lines(comparison, quantity)
@@ -127,7 +128,7 @@ def ratios(comparison: Comparison) -> list[Plot]:
             def draw(
                 page: Sequence[_Line] = page, quantity: _Quantity = quantity, span: Any = span
             ) -> Figure:
-                return _drawn(page, quantity, look, known, span)
+                return _drawn(page, quantity, look, where, span)
 
             ending = "" if number == 1 else f" ({number})"
             plots.append(
@@ -135,8 +136,8 @@ def ratios(comparison: Comparison) -> list[Plot]:
                     id=quantity.id + ("" if number == 1 else f"-{number}"),
                     title=quantity.title + ending,
                     caption=f"Each line is one case, the worst first. {quantity.caption} "
-                    f"Before: {clean(comparison.base.name)}; after: {listed(map(clean, names))}.",
-                    alt=_alt(page, quantity, known),
+                    f"Before: {clean(comparison.base.name)}; after: {listed(names)}.",
+                    alt=_alt(page, quantity, where),
                     data=_data(page, quantity),
                     draw=draw,
                 )
@@ -144,10 +145,19 @@ def ratios(comparison: Comparison) -> list[Plot]:
     return plots
 
 
+def after_names(comparison: Comparison) -> list[str]:
+    """The runs that are compared with the first, as figures name them: harmless, and no two alike."""
+    names: list[str] = []
+    for against in comparison.against:
+        name = clean(against.after.name)
+        names.append(name if name not in names else f"{name} ({len(names) + 1})")
+    return names
+
+
 def _lines(comparison: Comparison, quantity: _Quantity) -> list[_Line]:
     """The cases that have the ratio, the worst first by the first run that has it."""
     found: dict[Key, list[_Dot]] = {}
-    for against in comparison.against:
+    for name, against in zip(after_names(comparison), comparison.against, strict=True):
         for case in against.both:
             ratio = quantity.of(case)
             # Nothing but a positive value has a place on a logarithmic axis.
@@ -157,7 +167,7 @@ def _lines(comparison: Comparison, quantity: _Quantity) -> list[_Line]:
                 and ratio.value > 0
                 and case.before is not None
             ):
-                dot = _Dot(against.after.name, case, ratio, ratio.value)
+                dot = _Dot(name, case, ratio, ratio.value)
                 found.setdefault(case.before.key, []).append(dot)
     lines = [_Line(dots[0].case.either.row, tuple(dots)) for dots in found.values()]
     return sorted(lines, key=lambda line: -quantity.worst_first * line.dots[0].value)
@@ -183,7 +193,7 @@ def _drawn(
     page: Sequence[_Line],
     quantity: _Quantity,
     look: Mapping[str, Look],
-    known: Mapping[str, Any],
+    where: Callable[[Row], str],
     span: tuple[float, float],
 ) -> Figure:
     from matplotlib.figure import Figure
@@ -195,7 +205,7 @@ def _drawn(
     ticks: list[tuple[float, str]] = []
     for line in page:
         middle = top - line.height_in / 2
-        ticks.append((middle, _label(line.row, known)))
+        ticks.append((middle, _label(line.row, where)))
         for index, dot in enumerate(line.dots):
             _dot(axes, dot, middle + _DOT_IN * ((len(line.dots) - 1) / 2 - index), look[dot.run])
         top -= line.height_in
@@ -233,15 +243,14 @@ def _flagged(case: CaseComparison) -> bool:
     return any(side is not None and flag_text(side.row) is not None for side in (case.before, case.after))
 
 
-def _label(row: Row, known: Mapping[str, Any]) -> str:
+def _label(row: Row, where: Callable[[Row], str]) -> str:
     """`sdpa · L512, causal`."""
-    names = {**known, "run_id": row.get("run_id")}  # which run is told by colour
-    return f"{shorten(row['label'], 30)} · {shorten(workload_label(row, names), 44)}"
+    return f"{shorten(row['label'], 30)} · {shorten(where(row), 44)}"
 
 
-def _alt(page: Sequence[_Line], quantity: _Quantity, known: Mapping[str, Any]) -> str:
+def _alt(page: Sequence[_Line], quantity: _Quantity, where: Callable[[Row], str]) -> str:
     def told(line: _Line) -> str:
-        return f"{_label(line.row, known)}: {listed(format_ratio(dot.value) for dot in line.dots)}"
+        return f"{_label(line.row, where)}: {listed(format_ratio(dot.value) for dot in line.dots)}"
 
     ends = [page[0], page[-1]] if len(page) > 1 else [page[0]]
     number = f"{len(page)} case{'' if len(page) == 1 else 's'}"

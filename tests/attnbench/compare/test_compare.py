@@ -199,10 +199,10 @@ def test_cases_that_several_scenarios_have_are_not_guessed() -> None:
     other = [make_record("naive", scenario="c"), make_record("sdpa")]
     found = against(one, other)
     assert found.renamed == 0
-    assert [case.verdict for case in found.cases] == [Verdict.GONE, Verdict.GONE, Verdict.SAME, Verdict.NEW]
+    assert [case.verdict for case in found.cases] == [Verdict.SAME, Verdict.GONE, Verdict.GONE, Verdict.NEW]
     # Where scenario and case id agree, what else there is does not matter.
     found = against(one, [make_record("naive", scenario="b"), make_record("sdpa")])
-    assert [case.verdict for case in found.cases] == [Verdict.GONE, Verdict.SAME, Verdict.SAME]
+    assert [case.verdict for case in found.cases] == [Verdict.SAME, Verdict.SAME, Verdict.GONE]
 
 
 @settings(max_examples=30)

@@ -30,7 +30,13 @@ from builders import make_accuracy, make_block, make_header, make_memory, make_r
 from frames import HEADER, frame, row
 
 HOSTILE = "</script><script>alert(1)</script>\"'`|\n\x1b[31mred\u202e"
-MACHINE = {"cpu": "AMD EPYC", "cores_physical": 2, "threads": 2, "malloc": "pinned"}
+MACHINE = {
+    "cpu": "AMD EPYC",
+    "cores_physical": 2,
+    "threads": 2,
+    "malloc": "pinned",
+    "inherited_variables": {},
+}
 
 
 def run_of(
@@ -222,6 +228,9 @@ def test_what_changes_the_quantity_is_said_first() -> None:
     assert text.startswith("Different cache: warm → cold (2 of 3 cases): ")
     (text,) = cautions_of(one, run_of(block, "two", inherited_variables={"OPENBLAS_CORETYPE": "Haswell"}))
     assert text == "Variables that change how fast kernels are differ: OPENBLAS_CORETYPE: – → Haswell."
+    earlier = {key: value for key, value in MACHINE.items() if key != "inherited_variables"}
+    (text,) = cautions_of(one, run_of(block, "two", {"environment": earlier}))
+    assert text.startswith("Of two it is not known which variables reached the kernels")
     (text,) = cautions_of(one, run_of(block, "two", cpu=None))
     assert "does not say on what machine" in text
     resumed = {"resumed": [{"at": "later", "environment": {**MACHINE, "cpu": "Xeon"}}, {"at": "x"}, 7]}

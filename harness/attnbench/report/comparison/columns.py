@@ -167,7 +167,13 @@ def besides(rows: Sequence[Row]) -> Callable[[Row], str]:
     shared = len({row["conditions"] for row in both}) == 1
 
     def text(row: Row) -> str:
-        parts = [row["why"], row["changes"], None if shared else row["conditions"]]
+        memory = row["peak_alloc_note"]
+        parts = [
+            row["why"],
+            row["changes"],
+            memory if memory is None or row["verdict"] in ABSENT else f"memory: {memory}",
+            None if shared else row["conditions"],
+        ]
         return clean("; ".join(part for part in parts if part))
 
     return text
@@ -179,6 +185,8 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
     Speed-ups are shown at once where a verdict goes by them, and on request otherwise.
     """
     names = varying(rows)
+    if len({row["scenario"] for row in rows if row["verdict"] not in ABSENT}) < 2:
+        names = [name for name in names if name != "scenario"]  # renamed from run to run, and told so
     several = len({row["after"] for row in rows}) > 1
     settings = [SETTINGS[name] for name in SETTINGS if name in names and name != "run_id"]
     by = {row["compared_by"] for row in rows if row["verdict"] not in ABSENT}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any
 
 from attnbench import environment
 from attnbench.compare.case import LATENCY, SPEEDUP, CaseComparison, Ratio, Verdict
 from attnbench.compare.comparison import Against
 from attnbench.compare.machine import arrow
+from attnbench.compare.naming import naming
 from attnbench.plots.plot import listed
-from attnbench.plots.rows import clean, shorten, usual, workload_label
+from attnbench.plots.rows import Row, clean, shorten
 from attnbench.report.findings import Finding
 from attnbench.units import format_ratio, significant
 
@@ -112,6 +112,17 @@ def _conditions(against: Against) -> list[Finding]:
 
 
 def _variables(against: Against) -> list[Finding]:
+    silent = [
+        clean(run.name)
+        for run in (against.before, against.after)
+        if run.environment and "inherited_variables" not in run.environment
+    ]
+    if silent:
+        text = (
+            f"Of {listed(silent)} it is not known which variables reached the kernels: earlier versions did "
+            "not note them. Some, such as OPENBLAS_CORETYPE, change how fast kernels are."
+        )
+        return [Finding("variables", text, serious=True)]
     prefix = "inherited_variables."
     told = [
         f"{key.removeprefix(prefix)}: {arrow(a, b)}"
@@ -160,11 +171,11 @@ def _verdicts(against: Against) -> list[Finding]:
             f"{judged} would be told apart by chance."
         )
     found = [Finding("verdicts", text)]
-    known = usual(case.either.row for case in against.cases)
+    where = naming([against])
     for verdict in (Verdict.SLOWER, Verdict.FASTER):
         cases = [case for case in against.both if case.verdict is verdict and case.deciding.value]
         cases.sort(key=lambda case: _badness(case), reverse=verdict is Verdict.SLOWER)
-        told = [f"{_named(case, known)} {_with_interval(case.deciding)}" for case in cases]
+        told = [f"{_named(case, where)} {_with_interval(case.deciding)}" for case in cases]
         by = " by speed-up over the anchor" if all(case.by == SPEEDUP for case in cases) else ""
         if told:
             found.append(Finding(str(verdict), f"{verdict.capitalize()}{by}: {listed(told, 5)}."))
@@ -177,11 +188,10 @@ def _badness(case: CaseComparison) -> float:
     return 1 / value if case.by == SPEEDUP else value
 
 
-def _named(case: CaseComparison, known: Mapping[str, Any]) -> str:
+def _named(case: CaseComparison, where: Callable[[Row], str]) -> str:
     """`sdpa at L512, causal`."""
     row = case.either.row
-    where = workload_label(row, {**known, "run_id": row.get("run_id")})
-    return f"{shorten(row['label'], 40)} at {shorten(where, 60)}"
+    return f"{shorten(row['label'], 40)} at {shorten(where(row), 60)}"
 
 
 def _with_interval(ratio: Ratio) -> str:
@@ -225,17 +235,17 @@ def _exact(
     against: Against, kind: str, what: str, of: Callable[[CaseComparison], Ratio], least: float
 ) -> list[Finding]:
     """Which cases have more or less of a figure, by more than the factor `least`."""
-    known = usual(case.either.row for case in against.cases)
+    where = naming([against])
     more: list[tuple[float, str]] = []
     less: list[tuple[float, str]] = []
     for case in against.both:
         ratio = of(case)
         if ratio.note == "from 0":
-            more.append((float("inf"), f"{_named(case, known)} from 0"))
+            more.append((float("inf"), f"{_named(case, where)} from 0"))
         elif ratio.value is not None and ratio.value > least:
-            more.append((ratio.value, f"{_named(case, known)} {format_ratio(ratio.value)}"))
+            more.append((ratio.value, f"{_named(case, where)} {format_ratio(ratio.value)}"))
         elif ratio.value is not None and ratio.value * least < 1:
-            less.append((-ratio.value, f"{_named(case, known)} {format_ratio(ratio.value)}"))
+            less.append((-ratio.value, f"{_named(case, where)} {format_ratio(ratio.value)}"))
     found = []
     for way, cases in (("More", more), ("Less", less)):
         if cases:
@@ -246,11 +256,11 @@ def _exact(
 
 
 def _changes(against: Against) -> list[Finding]:
-    known = usual(case.either.row for case in against.cases)
+    where = naming([against])
     groups: dict[str, list[str]] = {}
     for case in against.both:
         for change in case.changes:
-            groups.setdefault(change, []).append(_named(case, known))
+            groups.setdefault(change, []).append(_named(case, where))
     return [
         Finding("changes", f"{change[0].upper()}{change[1:]}: {listed(names, 5)}.", _is_worse(change))
         for change, names in groups.items()
@@ -262,10 +272,10 @@ def _is_worse(change: str) -> bool:
 
 
 def _presence(against: Against) -> list[Finding]:
-    known = usual(case.either.row for case in against.cases)
+    where = naming([against], alone=True)
     found = []
     for verdict, run in ((Verdict.GONE, against.before), (Verdict.NEW, against.after)):
-        names = [_named(case, known) for case in against.cases if case.verdict is verdict]
+        names = [_named(case, where) for case in against.cases if case.verdict is verdict]
         if names:
             number = f"{len(names)} case{'' if len(names) == 1 else 's'}"
             text = f"{number} {verdict}, in {clean(run.name)} alone: {listed(names, 5)}."

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["page"]
 
+#: What differs between any two runs and explains nothing by it.
+_ALWAYS_DIFFER = ("time", "load_average", "started_at")
+
 
 def page(comparison: Comparison, drawings: Sequence[tuple[Plot, str]], generator: str) -> str:
     """The whole of index.html; `drawings` are the figures with their SVG documents."""
@@ -61,7 +64,7 @@ def page(comparison: Comparison, drawings: Sequence[tuple[Plot, str]], generator
                 [row for row in lines if row["after"] == against.after.name]
             )
         ],
-        differing=[fact for fact in facts if fact.differs and fact.name not in ("time", "load_average")],
+        differing=[fact for fact in facts if fact.differs and fact.name not in _ALWAYS_DIFFER],
         same=[fact for fact in facts if not fact.differs],
     )
 
