@@ -149,6 +149,7 @@ def check_against(
     and not at all where `scenario.check.latency` is off.
 
     Raises:
+        UsageError: this machine lacks what all cases need.
         MeasuringError: no benches can be had.
     """
     began = clocks.monotonic()
@@ -171,6 +172,7 @@ def check_against(
         blocks,
         measure_block if timed else inspect_block,
     )
+    _require_something(heads, baseline)
     found = {case.case_id: compared(case.case_id) for case in cases}
     failed = {case_id for case_id, of_case in found.items() if _outcome(of_case) is Outcome.FAIL}
     if failed:
@@ -210,6 +212,21 @@ def check_against(
         notes=(*notes, *baseline.notes, *([INFORMATION_ONLY] if timed else [])),
         timed_s=0.0,  # no time was judged
         duration_s=clocks.monotonic() - began,
+    )
+
+
+def _require_something(heads: Mapping[str, Record], baseline: Baseline) -> None:
+    """Check that not all of the head's cases lack what this machine does not have: that tells of no change.
+
+    Raises:
+        UsageError: they do.
+    """
+    if any(record.status != "unavailable" for record in heads.values()):
+        return
+    reasons = join(dict.fromkeys(record.reason or "no reason given" for record in heads.values()), MOST_NAMED)
+    raise UsageError(
+        f"--baseline: nothing was judged, since none of the cases can be measured here ({reasons}); check "
+        f"them on a machine like that of {baseline.title}, or others with --device"
     )
 
 

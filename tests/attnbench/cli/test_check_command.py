@@ -302,6 +302,7 @@ def test_the_jobs_page_is_appended_to(stage: Stage, monkeypatch: pytest.MonkeyPa
     refused(run("tiny.yaml", "--base", "nowhere"))
     refused(run("--no-such-option"))
     refused(run("tiny.yaml", "--plugin", "missing.py"))
+    assert run("--help").exit_code == 0
     lines = page.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "before, without an end of line"
     headings = [line for line in lines if line.startswith("# ")]

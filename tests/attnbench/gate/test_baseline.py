@@ -177,6 +177,14 @@ def test_more_memory_than_in_the_baseline_fails_and_can_be_switched_off() -> Non
     assert report.outcome is Outcome.PASS
 
 
+def test_a_machine_that_lacks_the_device_judges_nothing() -> None:
+    lacking = Script(fails=failing("prepare", BenchFailed("unavailable", "no CUDA device")))
+    with pytest.raises(UsageError, match=r"none of the cases can be measured here \(no CUDA device\)"):
+        checked(stored(), scripts(a=lacking, b=lacking))
+    report, _, _ = checked(stored(), scripts(a=lacking))
+    assert report.outcome is Outcome.FAIL
+
+
 # Which records
 
 
