@@ -18,8 +18,9 @@ from typing import Any
 
 from attnbench import scenario as scenarios
 from attnbench.case import Block, Case
-from attnbench.driver import ZygoteSource
+from attnbench.driver import ZygoteSource, memory_limit
 from attnbench.driver.pinned import process_environment
+from attnbench.gate import arms
 from attnbench.gate.check import check
 from attnbench.gate.pairing import Times
 from attnbench.gate.timing import BASE, CONTROL, HEAD
@@ -131,6 +132,21 @@ def scenario_of(settings: Mapping[str, Any], names: Sequence[str], seed: int) ->
     return scenarios.parse(json.dumps(text), "gate.yaml")
 
 
+def _opener(arm: arms.Arm, scenario: Scenario) -> Callable[[], ZygoteSource]:
+    """Opens fresh sources of an arm, as the command line does."""
+    measure = scenario.measure
+
+    def opened() -> ZygoteSource:
+        return arm.open(
+            threads=measure.threads_count(),
+            malloc=measure.malloc,
+            memory_limit_bytes=memory_limit(scenario.limits.memory_fraction),
+            wait=False,
+        )
+
+    return opened
+
+
 class _Workbench:
     """Where plug-in files are written and gates are played."""
 
@@ -138,7 +154,7 @@ class _Workbench:
         self._folder = folder
         self._environment = process_environment(SETTINGS["threads"], SETTINGS["malloc"])
         self._base = kernels.write(Version(), folder / "base.py")
-        with self._source(self._base) as source:
+        with ZygoteSource(plugins=[self._base], threads=SETTINGS["threads"]) as source:
             self._catalogue = source.hello["catalogue"]
 
     def gate(self, kind: Kind, number: int) -> dict[str, Any]:
@@ -150,18 +166,16 @@ class _Workbench:
         began_at = datetime.now(UTC).isoformat(timespec="seconds")
         with self._load(number) if kind.loaded else ExitStack():
             began = monotonic()
-            report = check(
-                scenario,
-                blocks,
-                lambda: self._source(self._base),
-                lambda: self._source(head),
-                observer=kept,
-            )
+            with self._arm("--base", self._base) as base, self._arm("--head", head) as other:
+                openers = [_opener(arm, scenario) for arm in (base, other)]
+                report = check(scenario, blocks, *openers, observer=kept)
             wall_s = monotonic() - began
         return {"began": began_at, "wall_s": round(wall_s, 2), **_entry(report), "times_10ns": kept.times}
 
-    def _source(self, plugin: Path) -> ZygoteSource:
-        return ZygoteSource(plugins=[plugin], threads=SETTINGS["threads"], malloc=SETTINGS["malloc"])
+    @contextmanager
+    def _arm(self, option: str, plugin: Path) -> Iterator[arms.Arm]:
+        with arms.prepared(arms.resolve(str(plugin), option=option)) as arm:
+            yield arm
 
     @contextmanager
     def _load(self, seed: int) -> Iterator[None]:
