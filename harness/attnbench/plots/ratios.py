@@ -69,7 +69,8 @@ _QUANTITIES = (
         "Measured on different machines: what is compared is how many times faster than its anchor a case "
         "is on either. The bars are 95% intervals, between the processes of either run.",
         lambda case: case.speedup,
-        lambda case: case.by == SPEEDUP,
+        # An anchor is 1 everywhere.
+        lambda case: case.by == SPEEDUP and case.either.record.anchor != case.either.record.case_id,
         worst_first=-1,
     ),
     _Quantity(
@@ -220,7 +221,8 @@ def _drawn(
     axes.set_xlabel(quantity.axis, loc="left")
     dots = [dot for line in page for dot in line.dots]
     wrong, doubtful = any(_wrong(dot.case) for dot in dots), any(_flagged(dot.case) for dot in dots)
-    named = {run: each for run, each in look.items() if len(look) > 1}
+    present = {dot.run for dot in dots}
+    named = {run: each for run, each in look.items() if run in present and len(look) > 1}
     if named or wrong or doubtful:
         legend(figure, named, lines=False, wrong=wrong, doubtful=doubtful)
     return figure

@@ -190,7 +190,9 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
     several = len({row["after"] for row in rows}) > 1
     settings = [SETTINGS[name] for name in SETTINGS if name in names and name != "run_id"]
     by = {row["compared_by"] for row in rows if row["verdict"] not in ABSENT}
-    speedups = [column if "speedup" in by else _later(column) for column in _SPEEDUP]
+    # A table of both would not fit: the ratio of speed-ups is shown then, and they themselves on request.
+    shown = 2 if by == {"speedup"} else 1 if "speedup" in by else 0
+    speedups = [*map(_later, _SPEEDUP[: 2 - shown]), *_SPEEDUP[2 - shown :]]
     figures = [*(_LATENCY if "latency" in by or not by else _LATENCY[:2]), *speedups, *_EXACT]
 
     def known(columns: Sequence[Column]) -> list[Column]:

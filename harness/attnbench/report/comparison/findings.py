@@ -77,7 +77,7 @@ def _machines(against: Against) -> list[Finding]:
             "speed-up over the anchor of the same workload on the same machine, and not by latency."
         )
         if lost:
-            text += f" {_number(lost)} without one in either run, so nothing is said of the time."
+            text += f" {_number(lost)} without it in one run or both, so nothing is said of the time."
         found.append(Finding("machines", text, serious=True))
     if not found and any(side.environment.get("cpu") is None for side in (against.before, against.after)):
         found.append(

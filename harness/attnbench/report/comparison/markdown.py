@@ -9,7 +9,7 @@ from attnbench.compare.comparison import Against
 from attnbench.plots.rows import clean, shorten
 from attnbench.report import cells
 from attnbench.report.columns import common
-from attnbench.report.comparison.columns import columns_for, in_a_line, line_state, places, reasons
+from attnbench.report.comparison.columns import ABSENT, columns_for, in_a_line, line_state, places, reasons
 from attnbench.report.comparison.findings import cautions, findings
 from attnbench.report.facts import runs_of
 from attnbench.report.findings import Finding
@@ -49,12 +49,14 @@ def _section(against: Against, own: Sequence[Row], *, titled: bool) -> list[str]
             [escape(clean(key)), *(escape(shorten(clean(_shown(each)), 120)) for each in (a, b))]
             for key, a, b in against.environment
         ]
-        title = f"{len(differing)} differences of environment"
+        title = f"Differences of environment: {len(differing)}"
         lines += ["", *folded(title, table(["what", "before", "after"], differing))]
     lines += ["", *(f"- {_point(finding)}" for finding in findings(against))]
-    columns = [column for column in columns_for(own) if not column.more]
+    # What either run has alone has no ratios: the findings tell of it.
+    shown = [row for row in own if row["verdict"] not in ABSENT]
+    columns = [column for column in columns_for(shown) if not column.more]
     body = []
-    for row in own:
+    for row in shown:
         texts = [escape(in_a_line(column, row)) for column in columns]
         if line_state(row) == "wrong":
             texts = [
@@ -62,7 +64,7 @@ def _section(against: Against, own: Sequence[Row], *, titled: bool) -> list[str]
                 for column, text in zip(columns, texts, strict=True)
             ]
         body.append(texts)
-    shared = common(own)
+    shared = common(shown)
     lines += ["", *([escape(shared), ""] if shared else [])]
     told = [
         f"- **{escape(name)}** at {escape(places(group))}: {escape(verdict)}: {escape(shorten(text, 400))}"
