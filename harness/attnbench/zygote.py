@@ -1,9 +1,9 @@
 """The zygote: imports the heavy libraries once, then forks a bench whenever one is asked for.
 
-`python -m attnbench.zygote --socket-fd N --parent PID [--plugin FILE …]` imports torch, NumPy, the entry
-points and the plug-ins, runs no tensor operation and touches no GPU, and answers `hello`, `fork` and `reap`
-(see `attnbench.protocol`). Until it is ready it sends `{"loading": …}` before each thing it loads, so that
-the parent can name what hung or killed it.
+`python -m attnbench.zygote --socket-fd N --parent PID [--plugin FILE …] [--instead FOLDER OTHER …]` imports
+torch, NumPy, the entry points and the plug-ins, runs no tensor operation and touches no GPU, and answers
+`hello`, `fork` and `reap` (see `attnbench.protocol`). Until it is ready it sends `{"loading": …}` before each
+thing it loads, so that the parent can name what hung or killed it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from attnbench.bench.lifeline import adopt_orphans, die_with, orphans
+from attnbench.bench.path import put_instead
 from attnbench.bench.process import Settings
 from attnbench.bench.process import run as run_bench
 from attnbench.errors import PluginError
@@ -316,8 +317,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--plugin", type=Path, action="append", default=[])
+    parser.add_argument("--instead", nargs=2, action="append", default=[], metavar=("FOLDER", "OTHER"))
     options = parser.parse_args(arguments)
     die_with(options.parent)
+    put_instead(options.instead)
     adopt_orphans()
     os.set_inheritable(options.socket_fd, False)
     zygote = Zygote(Channel(socket.socket(fileno=options.socket_fd)))

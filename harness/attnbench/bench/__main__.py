@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attnbench.bench.lifeline import die_with
+from attnbench.bench.path import put_instead
 from attnbench.bench.process import Settings, run
 from attnbench.protocol import Channel
 from attnbench.registry import Registry
@@ -23,10 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--socket-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--plugin", type=Path, action="append", default=[])
+    parser.add_argument("--instead", nargs=2, action="append", default=[], metavar=("FOLDER", "OTHER"))
     parser.add_argument("--threads", type=int)
     parser.add_argument("--memory-limit", type=int)
     options = parser.parse_args(arguments)
     die_with(options.parent)
+    put_instead(options.instead)
     endpoint = socket.socket(fileno=options.socket_fd)
     os.set_inheritable(options.socket_fd, False)
     import torch  # noqa: F401  # before plug-ins, as in a zygote

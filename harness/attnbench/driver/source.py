@@ -46,11 +46,11 @@ class ZygoteSource:
     in sessions of their own, so a Ctrl-C in the terminal reaches this process only. With `spawn` every bench
     is a fresh interpreter, also where it could be forked.
 
-    The processes run `python` (by default this process's), with `path` first on their PYTHONPATH and with
-    `variables` in their environment. What compilers keep is in `scratch` (by default the folder for
-    temporary files). Errors begin with `role`, which tells one source from another. Without `wait` the zygote
-    imports its libraries while the caller goes on: `hello` and `bench` wait for it, and raise what is listed
-    below.
+    The processes run `python` (by default this process's), with `path` first on their PYTHONPATH, with the
+    values of `instead` where their `sys.path` has its keys, and with `variables` in their environment. What
+    compilers keep is in `scratch` (by default the folder for temporary files). Errors begin with `role`,
+    which tells one source from another. Without `wait` the zygote imports its libraries while the caller
+    goes on: `hello` and `bench` wait for it, and raise what is listed below.
 
     Raises:
         PluginError: a plug-in cannot be loaded, hangs, or ends the interpreter.
@@ -67,6 +67,7 @@ class ZygoteSource:
         *,
         python: Path | None = None,
         path: Sequence[Path] = (),
+        instead: Mapping[Path, Path] | None = None,
         variables: Mapping[str, str] | None = None,
         scratch: Path | None = None,
         role: str = "",
@@ -77,6 +78,7 @@ class ZygoteSource:
         self._plugins = [Path(plugin) for plugin in plugins]
         self._threads = thread_count(threads)
         self._python = str(python or sys.executable)
+        self._instead = dict(instead or {})
         self._role = role
         environment = {**_with_path(process_environment(threads, malloc), path), **(variables or {})}
         self._memory_limit_bytes = memory_limit_bytes
@@ -248,12 +250,14 @@ class ZygoteSource:
         """Start `python -m module` on one end of a socket pair; nothing else of ours is inherited."""
         ours, theirs = socket.socketpair()
         plugins = [part for plugin in self._plugins for part in ("--plugin", str(plugin))]
+        instead = [part for pair in self._instead.items() for part in ("--instead", *map(str, pair))]
         with theirs:
             command = [
                 *(self._python, "-P", "-m", module),
                 *("--socket-fd", str(theirs.fileno())),
                 *("--parent", str(os.getpid())),
                 *plugins,
+                *instead,
                 *arguments,
             ]
             try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -31,9 +31,9 @@ class Arm:
 
     `title` says it in words (`main~1 (3f2a91c)`, `old.py`, `this environment`), `role` with the option that
     named it. `kind` is `present`, `plugin`, `interpreter` or `revision`. Benches run `python`, with `path`
-    first on their PYTHONPATH and with `plugins`. What must come from the arm itself lies in the folders `own`
-    (none where nothing must). What compilers keep goes to the folder `scratch`. `notes` are for people: what
-    the arm lacks.
+    first on their PYTHONPATH, the values of `instead` where their `sys.path` has its keys, and `plugins`.
+    What must come from the arm itself lies in the folders `own` (none where nothing must). What compilers
+    keep goes to the folder `scratch`. `notes` are for people: what the arm lacks.
     """
 
     title: str
@@ -43,6 +43,7 @@ class Arm:
     path: tuple[Path, ...]
     plugins: tuple[Path, ...]
     scratch: Path
+    instead: Mapping[Path, Path] = field(default_factory=dict)
     own: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -64,6 +65,7 @@ class Arm:
             memory_limit_bytes,
             python=self.python,
             path=self.path,
+            instead=self.instead,
             variables=self._variables,
             scratch=self.scratch,
             role=self.role,
@@ -117,7 +119,15 @@ def _prepare(request: Request, guard: Guard, build: str | None) -> Arm:
     present = Path(sys.executable)
     if isinstance(request, Revision):
         made = install(request, guard, build)
-        return arm(request.role, made.python, made.path, made.plugins, own=made.own, notes=made.notes)
+        return arm(
+            request.role,
+            made.python,
+            made.path,
+            made.plugins,
+            instead=made.instead,
+            own=made.own,
+            notes=made.notes,
+        )
     if isinstance(request, Interpreter):
         shim = make_shim(guard.folder / "shim")
         facts = ask(request.python, request.role, path=[shim])

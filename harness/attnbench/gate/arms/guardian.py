@@ -75,30 +75,27 @@ class Guardian:
         except OSError as error:
             return {"problem": str(error)}
         try:
-            self._watch(process.pid)
+            self._watch(process)
         finally:
             code = _end(process)
             _end_orphans()
         return {"code": code}
 
-    def _watch(self, pid: int) -> None:
-        """Wait until the process has ended; it is left to be reaped.
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until the process has ended.
 
         Raises:
             ChannelClosed: the parent is gone before.
         """
         pause_s = SHORTEST_PAUSE_S
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while process.poll() is None:
             if select.select([self._channel], [], [], pause_s)[0]:  # it never asks before it was answered
                 raise ChannelClosed("end of file")
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
-    """Kill what is left of the group that a process leads, and reap it; its exit code, −n for a signal.
-
-    In this order, because its id is nobody else's until it is reaped.
-    """
+    """Kill what is left of the group that a process leads; its exit code, −n for a signal."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()

@@ -46,13 +46,21 @@ def ask(
     checkout: Path | None = None,
     project: str | None = None,
     names: Sequence[str] = (),
+    instead: Mapping[Path, Path] | None = None,
 ) -> Facts:
-    """What `python` has with `path` first on its PYTHONPATH; errors begin with `role`.
+    """What `python` has with `path` first on its PYTHONPATH and some folders instead of others on sys.path.
+
+    The rest of what is asked for is as `probe` has it; errors begin with `role`.
 
     Raises:
         UsageError: it cannot be started, hangs, or is no Python.
     """
-    asked = {"checkout": str(checkout or ""), "project": project, "names": list(names)}
+    asked = {
+        "checkout": str(checkout or ""),
+        "project": project,
+        "names": list(names),
+        "instead": {str(folder): str(other) for folder, other in (instead or {}).items()},
+    }
     inherited = os.environ.get("PYTHONPATH")
     first = os.pathsep.join([*map(str, path), *([inherited] if inherited else [])])
     try:

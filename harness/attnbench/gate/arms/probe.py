@@ -1,11 +1,12 @@
 """What an interpreter has: run by it as a script, so written for any Python 3, and with no import of ours.
 
 Its one argument is JSON: `checkout` (a folder, links followed; or empty), `project` (a distribution's name
-or null) and `names` (of modules). It prints JSON: `version`; `missing`, those of NumPy and torch that are not
-installed; `brings`, whether an attnbench is installed there that declares implementations; `sites`, its
-folders of packages; `found`, where the modules called `names` would be imported from; and of what lies in
-the checkout: `path`, entries of sys.path; `redirected`, modules that an editable install leads there;
-`installed`, distributions that were installed from it, with their modules.
+or null), `names` (of modules) and `instead` (folders of sys.path, links followed, to those in their place).
+It prints JSON: `version`; `missing`, those of NumPy and torch that are not installed; `brings`, whether an
+attnbench is installed there that declares implementations; `sites`, its folders of packages; `found`, where
+the modules called `names` would be imported from; and of what lies in the checkout: `path`, entries of
+sys.path; `redirected`, modules that an editable install leads there; `installed`, distributions that were
+installed from it, with their modules.
 """
 
 import json
@@ -68,7 +69,11 @@ if __name__ == "__main__":
     _asked = json.loads(sys.argv[1])
     _checkout = _asked["checkout"]
     _here = os.path.dirname(os.path.abspath(__file__))  # a bench has no folder of a script on its path
-    sys.path[:] = [path for path in sys.path if path and os.path.abspath(path) != _here]
+    sys.path[:] = [
+        _asked["instead"].get(os.path.realpath(path), path)
+        for path in sys.path
+        if path and os.path.abspath(path) != _here
+    ]
     _told: Any = {"version": list(sys.version_info[:3])}
     if sys.version_info >= (3, 11):  # noqa: UP036  # asked of any interpreter that somebody names
         import site

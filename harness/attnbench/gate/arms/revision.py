@@ -1,4 +1,4 @@
-"""Another commit's code, in this environment: a worktree of it, put before the checkout that it is of."""
+"""Another commit's code, in this environment: a worktree of it in the place of the checkout that it is of."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ __all__ = ["Installed", "install"]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A revision that can be measured: by `python`, with `path` first, and with `plugins`.
+    """A revision that can be measured; the fields are those of an arm.
 
     What comes from the revision lies in the folders `own`. `notes` say what it lacks.
     """
 
     python: Path
     path: tuple[Path, ...]
+    instead: Mapping[Path, Path]
     plugins: tuple[Path, ...]
     own: tuple[Path, ...]
     notes: tuple[str, ...]
@@ -44,10 +45,11 @@ def install(request: Revision, guard: Guard, build: str | None) -> Installed:
     python = Path(sys.executable)
     present = ask(python, request.role, checkout=root, project=_project(root))
     tree = _check_out(request, guard)
+    instead = _instead(request, present.path, tree)
     plugins, notes = _plugins(request, tree)
     venv = None
     if build is not None:
-        venv = make_venv(guard, guard.folder / "venv", present.sites, request.role)
+        venv = make_venv(guard, guard.folder / "venv", present.sites, instead, request.role)
         _build(request, guard, build, venv, tree)
     elif (tree / ".gitmodules").exists():
         notes.append(
@@ -56,10 +58,11 @@ def install(request: Revision, guard: Guard, build: str | None) -> Installed:
         )
     shim = make_shim(guard.folder / "shim")
     link_modules(shim, _redirected(present.redirected, root, tree))
-    path = (shim, *([venv.packages] if venv else []), *_existing(present.path, root, tree))
     installed = Installed(
         venv.python if venv else python,
-        path,
+        # What was built goes before sources on an inherited PYTHONPATH, which lack what was compiled.
+        (shim, venv.packages) if venv else (shim,),
+        instead,
         plugins,
         (tree, venv.root) if venv else (tree,),
         tuple(notes),
@@ -132,10 +135,17 @@ def _moved(path: Path, root: Path, tree: Path) -> Path | None:
     return tree / real.relative_to(root) if real.is_relative_to(root) else None
 
 
-def _existing(paths: Sequence[str], root: Path, tree: Path) -> list[Path]:
-    """Those folders of the checkout that the revision has."""
-    moved = (_moved(Path(path), root, tree) for path in paths)
-    return [path for path in moved if path is not None and path.exists()]
+def _instead(request: Revision, entries: Sequence[str], tree: Path) -> dict[Path, Path]:
+    """The folders of the checkout that Python imports from, with those of the revision.
+
+    What is in no revision stays what it is: a virtual environment within the checkout, say.
+    """
+    found = {}
+    for path in (Path(entry).resolve() for entry in entries):
+        there = tree / path.relative_to(request.checkout.root)
+        if there.exists() or request.checkout.tracks(path):
+            found[path] = there
+    return found
 
 
 def _redirected(modules: Mapping[str, str], root: Path, tree: Path) -> dict[str, Path]:
@@ -170,7 +180,9 @@ def _require_led(request: Revision, installed: Installed, present: Facts, build:
     wanted = [each for names in modules.values() for each in names]
     if not wanted:
         return
-    found = ask(installed.python, request.role, path=installed.path, names=wanted).found
+    found = ask(
+        installed.python, request.role, path=installed.path, instead=installed.instead, names=wanted
+    ).found
     for name, names in modules.items():
         origins = [origin for each in names if (origin := found.get(each))]
         if origins and not any(_lies_in(origin, installed.own) for origin in origins):

@@ -19,6 +19,20 @@ __all__ = ["Venv", "make_venv"]
 #: pip by its name must be the venv's: the next one on PATH would install into the environment of the head.
 PIP = '#!/bin/sh\nexec "{python}" -m pip "$@"\n'
 
+#: A module that is imported whenever the venv's interpreter starts.
+PRESENT = "attnbench_present"
+
+#: What it does. addsitedir, since what is installed there may be .pth files (editable installs, say).
+PRESENT_TEXT = """import os
+import site
+import sys
+
+for folder in {sites!r}:
+    site.addsitedir(folder)
+instead = {instead!r}
+sys.path[:] = [instead.get(os.path.realpath(path), path) for path in sys.path]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Venv:
@@ -39,8 +53,12 @@ class Venv:
         return {**kept, "VIRTUAL_ENV": str(self.root), "PATH": path, "TMPDIR": str(scratch)}
 
 
-def make_venv(guard: Guard, root: Path, sites: Sequence[str], role: str) -> Venv:
+def make_venv(
+    guard: Guard, root: Path, sites: Sequence[str], instead: Mapping[Path, Path], role: str
+) -> Venv:
     """A virtual environment of this interpreter, with the packages in the folders `sites` behind its own.
+
+    Where they, or an inherited PYTHONPATH, lead to a key of `instead`, its value is in its place.
 
     Raises:
         UsageError: it cannot be made.
@@ -51,9 +69,12 @@ def make_venv(guard: Guard, root: Path, sites: Sequence[str], role: str) -> Venv
         raise UsageError(f"{role}: no virtual environment for check.build could be made:\n{said}")
     variables = {"base": str(root), "platbase": str(root), "installed_base": sys.base_prefix}
     venv = Venv(root, Path(sysconfig.get_path("purelib", scheme="venv", vars=variables)))
-    # addsitedir, since what is installed there may be .pth files (editable installs, say).
-    lines = [f"import site; site.addsitedir({site!r})\n" for site in sites]
-    (venv.packages / "attnbench_present.pth").write_text("".join(lines))
+    (venv.packages / f"{PRESENT}.py").write_text(
+        PRESENT_TEXT.format(
+            sites=list(sites), instead={str(folder): str(other) for folder, other in instead.items()}
+        )
+    )
+    (venv.packages / f"{PRESENT}.pth").write_text(f"import {PRESENT}\n")
     if importlib.util.find_spec("pip") is None:  # as in an environment that another tool made
         guard.run(
             [str(venv.python), "-m", "ensurepip"], cwd=guard.folder, environment=environment(os.environ)

@@ -38,17 +38,20 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     return made
 
 
-def environment(arm: Arm) -> dict[str, str]:
-    path = os.pathsep.join([*map(str, arm.path), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path}
-
-
 def told(arm: Arm, code: str) -> str:
     """What Python code prints where the arm's benches would run."""
-    command = [str(arm.python), "-P", "-c", code]
-    return subprocess.run(
-        command, env=environment(arm), check=True, capture_output=True, text=True
-    ).stdout.strip()
+    path = os.pathsep.join([*map(str, arm.path), os.environ.get("PYTHONPATH", "")])
+    pairs = [(str(folder), str(other)) for folder, other in arm.instead.items()]
+    code = f"from attnbench.bench.path import put_instead; put_instead({pairs!r})\n{code}"
+    done = subprocess.run(
+        [str(arm.python), "-P", "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def error_of(text: str = "base", build: str | None = None) -> str:
@@ -77,6 +80,26 @@ def test_what_lies_in_the_checkout_comes_from_the_revision(
         assert len(repository.git("worktree", "list").splitlines()) == 2
     assert repository.state() == before
     assert list(temporary.iterdir()) == []
+
+
+def test_what_is_in_no_revision_stays_and_nothing_of_the_head_is_found_besides(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A virtual environment is often inside of the checkout; and the revision may lack what the head has."""
+    environment = repository.root / "ignored" / "site-packages"
+    environment.mkdir(parents=True)
+    (environment / "third.py").write_text("VERSION = 'third'\n")
+    repository.commit({"src/added.py": NEW, "later/added_later.py": NEW})
+    entries = [environment, repository.root / "src", repository.root / "later", repository.root]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, entries)))
+    with prepared(resolve("base", option="--base")) as arm:
+        (tree,) = arm.own
+        assert set(arm.instead.values()) == {tree / "src", tree / "later", tree}
+        assert told(arm, "import third; print(third.VERSION)") == "third"
+        assert told(arm, VERSION) == "old"
+        found = "from importlib.util import find_spec; print(find_spec('{}'))"
+        assert told(arm, found.format("added")) == "None"
+        assert told(arm, found.format("added_later")) == "None"
 
 
 def test_the_head_can_be_a_revision_and_both_can_be_there_at_once(
@@ -152,14 +175,15 @@ def test_a_build_runs_in_the_worktree_and_in_an_environment_of_its_own(
     before = repository.state()
     write = "import sys, os, numpy; print(sys.prefix, os.environ['VIRTUAL_ENV'], numpy.__version__)"
     build = f"""python -c "{write}" > said && command -v pip >> said && pwd >> said
-    echo "VERSION = 'built'" >> src/fastattn/__init__.py && echo $TMPDIR >> said"""
+    echo $TMPDIR >> said && python -c "{VERSION}" >> said
+    echo "VERSION = 'built'" >> src/fastattn/__init__.py"""
     with prepared(resolve("base", option="--base"), build=build) as arm:
         tree, venv = arm.own
         numpy = told(arm, "import numpy; print(numpy.__version__)")
         scratch = venv.parent / "tmp"
         assert (tree / "said").read_text().split() == [
             *(str(venv), str(venv), numpy),
-            *(str(venv / "bin" / "pip"), str(tree), str(scratch)),
+            *(str(venv / "bin" / "pip"), str(tree), str(scratch), "old"),
         ]
         assert told(arm, VERSION) == "built"
         assert arm.python == venv / "bin" / "python"
