@@ -36,17 +36,24 @@ class Publication:
         What an earlier gate left in it is removed: it is no answer to what is asked now.
 
         Raises:
-            UsageError: it is a file, cannot be made, or takes no files.
+            UsageError: it is a file, cannot be made, takes no files, or holds somebody else's of these names.
         """
         if self.folder is None:
             return
         probe = self.folder / f".{JSON_FILE}.probe"
+        earlier = [self.folder / MARKDOWN_FILE, self.folder / JSON_FILE]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"")
             probe.unlink()
-            for name in (MARKDOWN_FILE, JSON_FILE):
-                (self.folder / name).unlink(missing_ok=True)
+            for path in earlier:
+                if os.path.lexists(path) and not _is_ours(path):
+                    raise UsageError(
+                        f"-o: {path} was not written by attnbench check, and is not overwritten; choose "
+                        "another folder"
+                    )
+            for path in earlier:
+                path.unlink(missing_ok=True)
         except OSError as error:
             raise UsageError(
                 f"-o: the documents cannot be written to {self.folder}: {error.strerror or error}; "
@@ -64,8 +71,16 @@ class Publication:
         _append_to_summary(markdown)
         if self.folder is not None:
             text = json.dumps(jsonable(document), ensure_ascii=False, allow_nan=False, indent=2)
-            replace_file(self.folder / JSON_FILE, f"{text}\n".encode())
-            replace_file(self.folder / MARKDOWN_FILE, markdown.encode())
+            replace_file(self.folder / JSON_FILE, f"{text}\n".encode(errors="replace"))
+            replace_file(self.folder / MARKDOWN_FILE, markdown.encode(errors="replace"))
+
+    def _where_writable(self) -> Publication:
+        """This one, or one without a folder where that cannot or must not be written to."""
+        try:
+            self.require_writable()
+        except UsageError:
+            return Publication(None)
+        return self
 
     @contextmanager
     def of_errors(self) -> Iterator[None]:
@@ -81,9 +96,22 @@ class Publication:
             from attnbench.report.gate import failure_document, failure_markdown
 
             message, exit_code = _told(error)
+            document = {**failure_document(message), "exit_code": exit_code}
             with suppress(AttnbenchError):  # what is being raised matters more
-                self.publish(failure_markdown(message), {**failure_document(message), "exit_code": exit_code})
+                self._where_writable().publish(failure_markdown(message), document)
             raise
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an earlier gate wrote the document at `path`, by how it begins."""
+    beginnings = {
+        MARKDOWN_FILE: "# attnbench check: ",
+        JSON_FILE: '{\n  "schema": ',
+    }
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as document:
+        return document.read(64).startswith(beginnings[path.name])
 
 
 def _told(error: Exception) -> tuple[str, int]:

@@ -217,6 +217,8 @@ def test_a_stored_run_judges_what_needs_no_clock(stage: Stage) -> None:
     assert "sdpa B1 H2 L64" in result.stdout
     assert "; 5.00 ms, 1.00 ms in the baseline" in result.stdout
     assert "Times are told for information and block nothing" in result.stdout
+    assert run("tiny.yaml", "--baseline", "results/old", "--head", "old").exit_code == 0
+    assert stage.base.opened, "the head is what --head names"
     stage.head.scripts["sdpa"] = Script(poisoned="o: unwritten")
     result = run("tiny.yaml", "--baseline", "results/old")
     assert result.exit_code == 1, result.output
@@ -272,6 +274,18 @@ def test_a_folder_that_takes_nothing_is_found_before_anything_is_measured(stage:
     refused(run("tiny.yaml", "--base", "old", "-o", "taken"), "-o: ", "taken", "choose another folder")
     refused(run("tiny.yaml", "--base", "old", "-o", "taken/below"), "-o: ", "choose another folder")
     assert not stage.head.opened
+
+
+@pytest.mark.parametrize("name", ["check.md", "check.json"])
+def test_what_somebody_else_wrote_is_kept(stage: Stage, name: str) -> None:
+    assert run("tiny.yaml", "--base", "old", "-o", "docs").exit_code == 0
+    Path("docs", name).write_text("# How we check\n")
+    refused(
+        run("tiny.yaml", "--base", "old", "-o", "docs"), f"docs/{name} was not written by attnbench check"
+    )
+    refused(run("tiny.yaml", "-o", "docs"), "check needs something to compare with")
+    assert Path("docs", name).read_text() == "# How we check\n"
+    assert len(list(Path("docs").iterdir())) == 2, "nothing was removed before all was looked at"
 
 
 def test_a_verdict_is_printed_even_if_it_cannot_be_written(
