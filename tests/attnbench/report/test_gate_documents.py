@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from attnbench.case import Case, Variant
 from attnbench.gate.verdict import CaseVerdict, Change, Latency, Outcome, Report, Series
@@ -125,6 +127,26 @@ def test_settings_are_told_as_people_write_them() -> None:
         "| build | – |",
     ]
     assert "\n".join(lines) in text
+
+
+@given(st.text(), st.text())
+def test_whatever_a_kernel_says_the_page_holds_together(said: str, name: str) -> None:
+    change = Change("status", Outcome.FAIL, said, "ok", "error")
+    report = report_of(
+        verdict_of(Outcome.FAIL, text=said, changes=(change,)),
+        base=name,
+        notes=(said,),
+        environment=((name, said, None),),
+    )
+    lines = markdown(report).splitlines()
+    assert lines[0] == "# attnbench check: FAIL"
+    assert [line for line in lines if line.startswith("#")] == lines[:1]
+    for width, begin in ((6, "|  | case |"), (4, "| what |")):
+        at = next(at for at, line in enumerate(lines) if line.startswith(begin))
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines[at : at + 3]} == {width}
+    assert json.loads(json.dumps(document(report)))["cases"][0]["text"] == said
+    error = failure_markdown(said).splitlines()[4:]
+    assert all(line.startswith("    ") for line in error)
 
 
 def test_environments_that_are_the_same_are_said_to_be() -> None:
