@@ -30,6 +30,9 @@ FEWEST_AA, MOST_UNDECIDED, LEAST_CAUGHT = 300, 0.05, 0.95
 #: How the spread of d follows from its median absolute deviation where it is normal.
 MAD_TO_SPREAD = 1.4826
 
+#: What a gate can come to; an ERROR is none that it may come to here.
+OUTCOMES = ("PASS", "FAIL", "INCONCLUSIVE", "ERROR")
+
 #: Gates that are made of real pairs, for each slow-down.
 RESAMPLED = 2000
 
@@ -195,7 +198,7 @@ def _outcomes(data: Gates) -> str:
             [
                 KIND_NAMES[kind],
                 str(len(gates)),
-                *(str(outcomes[outcome]) for outcome in ("PASS", "FAIL", "INCONCLUSIVE")),
+                *(str(outcomes[outcome]) for outcome in OUTCOMES),
                 rate(outcomes["FAIL"], len(gates)),
                 f"{KINDS[kind].head.work - 1:+.0%}",
                 f"{data.ratio(kind) - 1:+.1%}",
@@ -207,9 +210,7 @@ def _outcomes(data: Gates) -> str:
     header = [
         "kind",
         "gates",
-        "PASS",
-        "FAIL",
-        "INCONCLUSIVE",
+        *OUTCOMES,
         "FAIL, share",
         "work",
         "time, measured",
@@ -380,6 +381,8 @@ def _streams(data: Gates) -> Figure:
             medians = [median(stream) for stream in streams]
             left.plot(steps, medians, "o", color=color, markersize=2.2, label=KIND_NAMES[kind])
         left.set_title("A/A gates in turn: median and central 80% of d")
+        left.set_xlim(0, 1)
+        left.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
         left.set_xlabel("share of the session")
         left.set_ylabel("d = ln(t head / t base)")
         left.legend(loc="upper right", ncols=2)

@@ -20,6 +20,7 @@ from attnbench import scenario as scenarios
 from attnbench.case import Block, Case
 from attnbench.driver import ZygoteSource, memory_limit
 from attnbench.driver.pinned import process_environment
+from attnbench.errors import AttnbenchError
 from attnbench.gate import arms
 from attnbench.gate.check import check
 from attnbench.gate.pairing import Times
@@ -168,9 +169,12 @@ class _Workbench:
             began = monotonic()
             with self._arm("--base", self._base) as base, self._arm("--head", head) as other:
                 openers = [_opener(arm, scenario) for arm in (base, other)]
-                report = check(scenario, blocks, *openers, observer=kept)
+                try:
+                    found = _entry(check(scenario, blocks, *openers, observer=kept))
+                except AttnbenchError as error:  # a gate that breaks is one that is wrong
+                    found = {"outcome": "ERROR", "text": str(error), "changes": [], "latency": None}
             wall_s = monotonic() - began
-        return {"began": began_at, "wall_s": round(wall_s, 2), **_entry(report), "times_10ns": kept.times}
+        return {"began": began_at, "wall_s": round(wall_s, 2), **found, "times_10ns": kept.times}
 
     @contextmanager
     def _arm(self, option: str, plugin: Path) -> Iterator[arms.Arm]:
