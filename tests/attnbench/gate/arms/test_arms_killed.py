@@ -110,7 +110,7 @@ def end(parent: subprocess.Popen[bytes], number: int) -> None:
         parent.send_signal(number)
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.2, 0.3, 0.5])
 def test_killed_at_any_moment_while_it_prepares_nothing_is_left(stage: Stage, delay_s: float) -> None:
     parent = stage.start("sleep 600", stage.folder / "never")
     time.sleep(delay_s)
@@ -148,14 +148,11 @@ def test_killed_while_it_builds_the_whole_build_is_gone(stage: Stage, number: in
     stage.require_as_before()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_while_it_measures_worktrees_benches_and_what_compilers_keep_are_gone(
-    stage: Stage, number: int
-) -> None:
+def test_killed_while_it_measures_worktrees_benches_and_what_compilers_keep_are_gone(stage: Stage) -> None:
     prepared, measuring = stage.folder / "prepared", stage.folder / "measuring"
     parent = stage.start("", prepared, measuring)
     eventually(measuring.exists)
     eventually(lambda: "sleep" in stage.commands())
     assert len(list(stage.temporary.iterdir())) == 2
-    end(parent, number)
+    end(parent, signal.SIGKILL)
     stage.require_as_before()
