@@ -117,7 +117,7 @@ name: small
 operation: attention
 implementations: [mine]
 matrix: {heads: 4, head_dim: 32, seq_len: 64}
-check: {gate: 0.9, alpha: 0.4, beta: 0.4, pairs: [PAIRS]}
+check: {gate: 0.9, alpha: 0.4, beta: 0.4, pairs: [6], budget: BUDGET}
 """
 
 KERNEL = """\
@@ -139,12 +139,12 @@ def git(*arguments: str, cwd: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A clone whose branch has another kernel than main, and tells no difference in too few pairs."""
+    """A clone whose branch has another kernel than main, and tells no difference in too little time."""
     place = tmp_path / "repository"
     place.mkdir()
     git("init", "--quiet", "--initial-branch=main", cwd=place)
     (place / "my_kernel.py").write_text(KERNEL.replace("TIMES", "1"))
-    (place / "my_scenario.yaml").write_text(SCENARIO.replace("PAIRS", "6"))
+    (place / "my_scenario.yaml").write_text(SCENARIO.replace("BUDGET", "600"))
     git("add", ".", cwd=place)
     git("commit", "--quiet", "-m", "The kernel", cwd=place)
     git("update-ref", "refs/remotes/origin/main", "HEAD", cwd=place)
@@ -183,7 +183,7 @@ def test_the_workflows_step_fails_a_slow_down_and_warns_of_what_it_cannot_tell(r
     assert done.stdout.startswith("FAIL  small: 1 of 1 case failed\n")
     assert (repository / "gate/check.md").read_text(encoding="utf-8").startswith("# attnbench check: FAIL")
 
-    (repository / "my_scenario.yaml").write_text(SCENARIO.replace("PAIRS", "1"))
+    (repository / "my_scenario.yaml").write_text(SCENARIO.replace("BUDGET", "0.001"))
     done = ran()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("INCONCLUSIVE")

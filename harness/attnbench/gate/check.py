@@ -85,6 +85,14 @@ def check(
             f"{scenario.path}: there is nothing to check, as no case is left of {scenario.name!r}; "
             "`attnbench plan` shows what is left out"
         )
+    fewest = scenario.check.fewest_pairs(len(cases))
+    if scenario.check.latency and scenario.check.pairs[-1] < fewest:
+        raise UsageError(
+            f"{scenario.path}: check.pairs: expected at least {fewest} at the last look, got "
+            f"{scenario.check.pairs[-1]}: with fewer, none of {counted(len(cases), 'case')} could fail, as all "
+            f"together may raise false alarms of {scenario.check.alpha:g} (check.alpha); allow more pairs, or "
+            "check fewer cases"
+        )
     began = clocks.monotonic()
     gate = _Gate(scenario, [block for block in blocks if block.cases], base, head, observer, clocks)
     verdicts = gate.run()

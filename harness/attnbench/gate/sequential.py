@@ -76,10 +76,13 @@ class Rule:
 @lru_cache(maxsize=4096)
 def critical_value(pairs: int, probability: float) -> int:
     """The least c with P(Bin(pairs, ½) ≥ c) ≤ `probability`; `pairs` + 1 when there is none."""
-    tail, ways, total = 0, 1, 2**pairs
+    # Whole numbers: 2**1024 is too large for a float.
+    numerator, denominator = probability.as_integer_ratio()
+    most = numerator * 2**pairs // denominator
+    tail, ways = 0, 1
     for count in range(pairs, -1, -1):
         tail += ways  # ways: how many outcomes have exactly `count` heads
-        if tail > probability * total:
+        if tail > most:
             return count + 1
         ways = ways * count // (pairs - count + 1)
     return 0

@@ -6,6 +6,7 @@ suggest all come from these models. The axes are those of the operation's shape 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -113,7 +114,7 @@ class Check(_Section):
     beta: Annotated[float, Number(0, 0.5)] = Field(
         0.05, description="The most often that a slow-down beyond the gate may pass."
     )
-    pairs: Annotated[tuple[Annotated[int, Whole(1, 1_000_000)], ...], Ascending()] = Field(
+    pairs: Annotated[tuple[Annotated[int, Whole(1, 100_000)], ...], Ascending()] = Field(
         (20, 40, 80, 120),
         description="After how many pairs of processes the gate looks at the result; ascending.",
     )
@@ -140,6 +141,13 @@ class Check(_Section):
     def tolerated(self) -> float:
         """The margin, chosen or derived from the gate."""
         return self.margin if self.margin is not None else max(0.25 * self.gate, 0.6 * self.gate - 0.01)
+
+    def fewest_pairs(self, cases: int) -> int:
+        """With fewer pairs none of `cases` can fail or pass, even if all its pairs agree.
+
+        A case fails at the probability α / (cases · looks), and passes at β / looks; n pairs agree at 2⁻ⁿ.
+        """
+        return math.ceil(math.log2(len(self.pairs) * max(cases / self.alpha, 1 / self.beta)))
 
 
 _OPTION = {"type": ["number", "boolean", "string"]}

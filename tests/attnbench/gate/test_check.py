@@ -276,6 +276,17 @@ def test_no_case_is_an_error() -> None:
         check(parse(TEXT, "gated.yaml"), [], ScriptedSource, ScriptedSource, observer=Heard())  # type: ignore[arg-type]
 
 
+def test_so_few_pairs_that_of_so_many_cases_none_could_fail_are_an_error() -> None:
+    sizes = f"seq_len: [{', '.join(str(16 * size) for size in range(1, 21))}]"
+    text = TEXT.replace("seq_len: 16", sizes)
+    gate = Gate(scripts(), scripts(), text, sets=("check.pairs=[10]",))
+    with pytest.raises(
+        UsageError, match="at least 12 at the last look, got 10: with fewer, none of 40 cases"
+    ):
+        gate.run()
+    assert Gate(scripts(), scripts(), text, sets=("check.pairs=[10]", "check.latency=false")).run()
+
+
 def test_a_head_that_breaks_while_it_is_timed_fails() -> None:
     crash = Script(fails=failing("sample", BenchLost("crashed", "signal 11"), from_sample=8))
     gate = Gate(scripts(), scripts(naive=crash))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from attnbench.gate.sequential import FAIL, GOES_ON, PASS, Rule, critical_value
+from attnbench.scenario import Check
 
 TEN_PERCENT = Rule(gate=0.10, margin=0.05, alpha=0.01, beta=0.05, looks=(20, 40, 80, 120))
 
@@ -21,6 +22,27 @@ def test_a_critical_value_is_the_least_that_chance_seldom_reaches(pairs: int, pr
 
 def test_what_cannot_be_decided_needs_more_pairs_than_there_are() -> None:
     assert critical_value(3, 0.01) == 4
+
+
+def test_more_pairs_than_a_float_can_count_are_no_trouble() -> None:
+    assert critical_value(1100, 0.0025) == binom.isf(0.0025, 1100, 0.5) + 1
+
+
+@given(
+    st.lists(st.integers(1, 200), min_size=1, max_size=4, unique=True),
+    st.floats(1e-9, 0.5, exclude_max=True),
+    st.floats(1e-9, 0.5, exclude_max=True),
+    st.integers(1, 300),
+)
+def test_the_fewest_pairs_that_a_scenario_must_allow_are_the_fewest_that_can_decide(
+    looks: list[int], alpha: float, beta: float, cases: int
+) -> None:
+    settings = Check(pairs=tuple(sorted(looks)), alpha=alpha, beta=beta)
+    rule = Rule(0.10, 0.05, alpha, beta, settings.pairs, cases)
+    fewest = settings.fewest_pairs(cases)
+    assert rule.to_fail(fewest) <= fewest >= rule.to_pass(fewest)
+    fewer = max(0, fewest - 2)  # not 1: a logarithm is rounded
+    assert rule.to_fail(fewer) > fewer or rule.to_pass(fewer) > fewer
 
 
 def test_equal_times_pass_at_the_first_look() -> None:
