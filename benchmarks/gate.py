@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was measured is kept, run it again to go on", file=sys.stderr)
+        return 130
     return 0
 
 

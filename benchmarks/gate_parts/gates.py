@@ -240,5 +240,5 @@ def _series(series: Series) -> dict[str, Any]:
         "verdict": str(series.verdict),
         "slower": series.slower,
         "within": series.within,
-        "d": [round(d, 5) for d in series.d],
+        "d": [round(d, 4) for d in series.d],
     }
