@@ -14,7 +14,7 @@ from attnbench.gate.arms.checkout import environment
 from attnbench.gate.arms.guard import Guard, how_it_ended
 from attnbench.gate.arms.interpreter import Facts, ask
 from attnbench.gate.arms.request import Revision
-from attnbench.gate.arms.shim import HARNESS, link_modules, make_shim
+from attnbench.gate.arms.shim import HARNESS, link_modules
 from attnbench.gate.arms.venv import Venv, make_venv
 
 __all__ = ["Installed", "install"]
@@ -35,8 +35,8 @@ class Installed:
     notes: tuple[str, ...]
 
 
-def install(request: Revision, guard: Guard, build: str | None) -> Installed:
-    """Check the revision out, build it where there is a command for that, and lead imports to it.
+def install(request: Revision, guard: Guard, shim: Path, build: str | None) -> Installed:
+    """Check the revision out, build it where there is a command for that, and lead imports to it by `shim`.
 
     Raises:
         UsageError: it cannot be checked out or built, or imports cannot be led to it.
@@ -56,7 +56,6 @@ def install(request: Revision, guard: Guard, build: str | None) -> Installed:
             f"{request.title} has submodules, which its worktree does not hold: where they matter, set "
             "check.build to `git submodule update --init --recursive`"
         )
-    shim = make_shim(guard.folder / "shim")
     link_modules(shim, _redirected(present.redirected, root, tree))
     installed = Installed(
         venv.python if venv else python,
