@@ -15,7 +15,7 @@ from attnbench.blocks import SYSTEM_CLOCKS, Clocks, inspect_block
 from attnbench.case import Block, Case
 from attnbench.errors import UsageError
 from attnbench.gate.contest import Contest
-from attnbench.gate.deterministic import changes
+from attnbench.gate.deterministic import changes, confirmed
 from attnbench.gate.pairing import Arm, Times
 from attnbench.gate.sequential import FAIL, GOES_ON, Rule
 from attnbench.gate.timing import BASE, CONTROL, HEAD, Entry, Test
@@ -89,9 +89,9 @@ def check(
     if scenario.check.latency and scenario.check.pairs[-1] < fewest:
         raise UsageError(
             f"{scenario.path}: check.pairs: expected at least {fewest} at the last look, got "
-            f"{scenario.check.pairs[-1]}: with fewer, none of {counted(len(cases), 'case')} could fail, as all "
-            f"together may raise false alarms of {scenario.check.alpha:g} (check.alpha); allow more pairs, or "
-            "check fewer cases"
+            f"{scenario.check.pairs[-1]}: with fewer, none of {counted(len(cases), 'case')} could fail, as "
+            f"all together may raise false alarms of {scenario.check.alpha:g} (check.alpha); allow more "
+            "pairs, or check fewer cases"
         )
     began = clocks.monotonic()
     gate = _Gate(scenario, [block for block in blocks if block.cases], base, head, observer, clocks)
@@ -237,16 +237,15 @@ class _Gate:
         }
 
     def _look_again(self) -> None:
-        """A status that got worse must do so in fresh processes, too: memory may be short once."""
+        """What failed before it was timed must do so in fresh processes, too: memory may be short once."""
         doubted = {
             run.case.case_id
             for run in self.runs.values()
-            if any(each.metric == "status" and each.outcome is Outcome.FAIL for each in run.changes)
-            and run.head.status != "ok"
+            if run.first is None and any(each.outcome is Outcome.FAIL for each in run.changes)
         }
         if not doubted:
             return
-        self.observer.phase(f"looking again at {counted(len(doubted), 'case')} of a worse status")
+        self.observer.phase(f"looking again at {counted(len(doubted), 'failed case')}")
         with self._opened(BASE, HEAD) as sources:
             for block in self.blocks:
                 cases = tuple(case for case in block.cases if case.case_id in doubted)
@@ -254,17 +253,9 @@ class _Gate:
                     continue
                 records = self._records(replace(block, cases=cases, anchor=None), sources)
                 for case in cases:
-                    found = changes(records[BASE][case.case_id], records[HEAD][case.case_id], self.settings)
-                    if not any(each.outcome is Outcome.FAIL for each in found):
-                        self._acquit(self.runs[case.case_id])
-
-    def _acquit(self, run: _CaseRun) -> None:
-        run.changes = [
-            replace(each, outcome=Outcome.INCONCLUSIVE, text=f"{each.text}; but not when it was tried again")
-            if each.metric == "status"
-            else each
-            for each in run.changes
-        ]
+                    again = changes(records[BASE][case.case_id], records[HEAD][case.case_id], self.settings)
+                    run = self.runs[case.case_id]
+                    run.changes = confirmed(run.changes, again)
 
     # Times
 
@@ -293,10 +284,7 @@ class _Gate:
         self.observer.phase(f"timing {counted(len(timed), 'case')} in pairs of processes")
 
         def left(entry: Entry) -> None:
-            run = self.runs[entry.case.case_id]
-            self._learn(run, entry)
-            if not run.suspect:
-                self._tell(run)
+            self._settle(self.runs[entry.case.case_id], entry)
 
         records = {
             (arm, run.case.case_id): record
@@ -306,10 +294,8 @@ class _Gate:
         groups = [[run.first for run in group if run.first] for group in self._groups(timed)]
         self._play("first", sources, groups, FIRST_SHARE * self.settings.budget, records, left)
         for run in timed:
-            if run.first is not None:
-                run.reason = self._why_undecided(run.first)
-            if run.reason is not None and run.latency() is None:
-                run.changes.append(Change("latency", Outcome.INCONCLUSIVE, f"not timed: {run.reason}"))
+            if run.first is not None and run.first.waiting:  # the others have left before
+                self._settle(run, run.first)
 
     def _time_again(self) -> None:
         """Does a failure repeat itself, with fresh zygotes, while the base stays as fast as itself?"""
@@ -358,19 +344,32 @@ class _Gate:
         finally:
             self.timed_s += test.spent_s
 
+    def _settle(self, run: _CaseRun, entry: Entry) -> None:
+        """What a first test has come to."""
+        self._learn(run, entry)
+        run.reason = self._why_undecided(entry)
+        if run.reason is not None and run.latency() is None:
+            run.changes.append(Change("latency", Outcome.INCONCLUSIVE, f"not timed: {run.reason}"))
+        if not run.suspect:
+            self._tell(run)
+
     def _learn(self, run: _CaseRun, entry: Entry) -> None:
         """What timing has shown besides times: a case that breaks, or returns what it remembers."""
         for arm, why in entry.refuted.items():
-            worse = arm == HEAD and BASE not in entry.refuted and self.settings.error
-            outcome = Outcome.FAIL if worse else Outcome.PASS
-            run.changes.append(Change("accuracy", outcome, f"what was timed of the {arm} is wrong: {why}"))
+            outcome, text = Outcome.PASS, f"what was timed of the {arm} is wrong: {why}"
+            if arm == HEAD and BASE not in entry.refuted:
+                outcome = Outcome.FAIL if self.settings.error else Outcome.INCONCLUSIVE
+            if outcome is not Outcome.FAIL:
+                text += "; times are not compared"
+            run.changes.append(Change("accuracy", outcome, text))
         if entry.broken:
-            last = entry.breakdowns[-1]
+            last = entry.breakdowns[-1].failure
+            arms = dict.fromkeys(each.arm for each in entry.breakdowns)
             # Both arms are in memory while they are timed; alone the case had room.
-            held_against = last.arm == HEAD and last.failure.status != "oom"
+            held_against = set(arms) == {HEAD} and last.status != "oom"
             outcome = Outcome.FAIL if held_against else Outcome.INCONCLUSIVE
-            text = f"the {last.arm} broke while it was timed: {last.failure}"
-            run.changes.append(Change("status", outcome, text, "ok", last.failure.status))
+            text = f"the {' and the '.join(arms)} broke while it was timed: {last}"
+            run.changes.append(Change("status", outcome, text, "ok", last.status))
 
     def _why_undecided(self, entry: Entry) -> str | None:
         """Why a first test came to no end; None where it did, or where what broke it is told already."""
@@ -388,13 +387,18 @@ class _Gate:
 
     def _why_doubtful(self, again: Entry) -> str | None:
         """Why a failure does not count; None where it was found again and the control is clean."""
-        control = again.control
+        contest, control = again.contest, again.control
         assert control is not None
-        if again.contest.verdict != FAIL:
-            found = f"{again.contest.slower} of {again.contest.pairs} pairs"
-            return f"it did not fail again with fresh zygotes ({found})"
-        mirrored = control.rule.decide([-d for d in control.d])[0]
-        if FAIL in (control.verdict, mirrored):
+        if contest.verdict != FAIL:
+            found = f"({contest.slower} of {contest.pairs} pairs)"
+            if again.broken:
+                return f"it broke before it could fail again with fresh zygotes {found}"
+            if again.waiting:
+                spent = f"check.budget ({self.settings.budget:g} s) was spent"
+                return f"{spent} before it could fail again with fresh zygotes {found}: raise it"
+            return f"it did not fail again with fresh zygotes {found}"
+        beyond_that = [d - abs(own) for d, own in zip(contest.d, control.d, strict=True)]
+        if control.differs and contest.rule.decide(beyond_that)[0] != FAIL:
             return "the base differed from itself as much at the same time: the machine, not the change"
         return None
 

@@ -36,7 +36,7 @@ class Contest:
         d = log_ratio(rounds)
         first_s = stats.median([first for first, _ in rounds])
         second_s = stats.median([second for _, second in rounds])
-        counted = d if second_s - first_s >= self.floor_s else min(d, 0.0)
+        counted = self._counted(d, second_s - first_s)
         self.d.append(d)
         self.first_s.append(first_s)
         self.second_s.append(second_s)
@@ -44,6 +44,17 @@ class Contest:
         self.within += self.rule.within(counted)
         if self.verdict == GOES_ON and len(self.d) in self.rule.looks:
             self.verdict = self.rule.at(len(self.d), self.slower, self.within)
+
+    def _counted(self, d: float, longer_s: float) -> float:
+        """`d`, but where it is a slow-down below the floor: that is none."""
+        return d if longer_s >= self.floor_s else min(d, 0.0)
+
+    @property
+    def differs(self) -> bool:
+        """Whether one of the two is slower than the other, whichever: by the same rule in both directions."""
+        times = zip(self.d, self.first_s, self.second_s, strict=True)
+        reversed_d = [self._counted(-d, first_s - second_s) for d, first_s, second_s in times]
+        return FAIL in (self.verdict, self.rule.decide(reversed_d)[0])
 
     @property
     def pairs(self) -> int:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from attnbench.gate.verdict import Change, Outcome
 from attnbench.protocol import AccuracyReply, MemoryReply
 from attnbench.record import Record
 from attnbench.scenario import Check
 from attnbench.units import KIB, MIB, format_bytes, significant
 
-__all__ = ["changes"]
+__all__ = ["changes", "confirmed"]
 
 #: The allocator's peak repeats itself to the byte; this lets through what an alignment may add.
-ALLOC_FACTOR, ALLOC_SLACK_BYTES = 1.01, 64 * KIB
+ALLOC = (1.01, 64 * KIB)
 
 #: The operating system's view stands in where the allocator's is blind; it varies by pages and caches.
-RESIDENT_FACTOR, RESIDENT_SLACK_BYTES = 1.10, 8 * MIB
+RESIDENT = (1.10, 8 * MIB)
 
 #: An innocent change of a block's size moves the error by more than 10% in a fifth of the cases; what fails
 #: is more than twice the base's, and more than a quarter of what passes (`error_ratio` up to 2).
@@ -32,11 +35,22 @@ def changes(base: Record, head: Record, check: Check) -> list[Change]:
     """
     found = _status(base, head)
     if base.status == head.status == "ok":
-        if check.error and base.accuracy is not None:
-            found += _accuracy(base.accuracy, head.accuracy)
+        if check.error:
+            found += _accuracy(base, head)
         if check.memory and base.memory is not None and head.memory is not None:
             found += _memory(base.memory, head.memory)
     return sorted(found, key=lambda change: change.outcome.rank, reverse=True)
+
+
+def confirmed(first: Sequence[Change], again: Sequence[Change]) -> list[Change]:
+    """The changes seen first; what does not fail at a second look, in fresh processes, is inconclusive."""
+    failing = {change.metric for change in again if change.outcome is Outcome.FAIL}
+    return [
+        change
+        if change.outcome is not Outcome.FAIL or change.metric in failing
+        else replace(change, outcome=Outcome.INCONCLUSIVE, text=f"{change.text}; not so when repeated")
+        for change in first
+    ]
 
 
 def _status(base: Record, head: Record) -> list[Change]:
@@ -49,15 +63,28 @@ def _status(base: Record, head: Record) -> list[Change]:
     return [Change("status", Outcome.FAIL if worse else Outcome.PASS, text, base.status, head.status)]
 
 
-def _accuracy(base: AccuracyReply, head: AccuracyReply | None) -> list[Change]:
-    if head is None:
-        return [Change("accuracy", Outcome.INCONCLUSIVE, "its answer could not be judged any more")]
+def _accuracy(base_record: Record, head_record: Record) -> list[Change]:
+    base, head = base_record.accuracy, head_record.accuracy
+    if base is None or head is None:
+        return [_unjudged(base_record, head_record)]
     before, after = base["accuracy"], head["accuracy"]
     if before != after:
         outcome = {"fail": Outcome.FAIL, "pass": Outcome.PASS}.get(after, Outcome.INCONCLUSIVE)
         reason = f": {head['reason']}" if head["reason"] else ""
         return [Change("accuracy", outcome, f"accuracy {before} → {after}{reason}", before, after)]
     return _error(base, head) if after == "pass" else []
+
+
+def _unjudged(base: Record, head: Record) -> Change:
+    """Answers that somebody could not judge: nothing got worse, unless that is new or the head is wrong."""
+    arms = [arm for arm, record in (("base", base), ("head", head)) if record.accuracy is None]
+    reason = head.reason or base.reason
+    text = f"answers of the {' and the '.join(arms)} could not be judged" + (f": {reason}" if reason else "")
+    if head.accuracy is None:
+        return Change("accuracy", Outcome.PASS if base.accuracy is None else Outcome.INCONCLUSIVE, text)
+    after = head.accuracy["accuracy"]
+    outcome = Outcome.INCONCLUSIVE if after == "fail" else Outcome.PASS
+    return Change("accuracy", outcome, f"accuracy {after}; {text}", None, after)
 
 
 def _error(base: AccuracyReply, head: AccuracyReply) -> list[Change]:
@@ -72,15 +99,20 @@ def _error(base: AccuracyReply, head: AccuracyReply) -> list[Change]:
 
 
 def _memory(base: MemoryReply, head: MemoryReply) -> list[Change]:
-    """By the allocator's peaks; by the resident ones where head's allocator no longer sees all of it."""
-    blind = head["peak_alloc_partial"] is not None or head["peak_alloc_bytes"] is None
-    name = "peak_rss_bytes" if blind else "peak_alloc_bytes"
-    factor, slack = (RESIDENT_FACTOR, RESIDENT_SLACK_BYTES) if blind else (ALLOC_FACTOR, ALLOC_SLACK_BYTES)
-    before, after = (base["peak_rss_bytes"], head["peak_rss_bytes"])
-    if not blind:
-        before, after = (base["peak_alloc_bytes"], head["peak_alloc_bytes"])
-    if before is None or after is None:
-        return []
+    """By the allocator's peaks; where it does not see all of both arms, by the resident ones if there are."""
+    peaks = [
+        ("peak_alloc_bytes", base["peak_alloc_bytes"], head["peak_alloc_bytes"], ALLOC),
+        ("peak_rss_bytes", base["peak_rss_bytes"], head["peak_rss_bytes"], RESIDENT),
+    ]
+    if base["peak_alloc_partial"] is not None or head["peak_alloc_partial"] is not None:
+        peaks.reverse()
+    for name, before, after, allowed in peaks:
+        if before is not None and after is not None:
+            return _peak(name, before, after, *allowed)
+    return [Change("memory", Outcome.PASS, "memory not compared: no peak is known of both arms")]
+
+
+def _peak(name: str, before: int, after: int, factor: float, slack: int) -> list[Change]:
     if after > before * factor + slack:
         text = f"{name} {format_bytes(before)} → {format_bytes(after)}, {format_bytes(after - before)} more"
         return [Change("memory", Outcome.FAIL, text, before, after)]

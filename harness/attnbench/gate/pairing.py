@@ -74,13 +74,15 @@ class Pair:
     """What one pair gave.
 
     A case that is in neither `times` nor `breakdowns` shared a process with one that ended it. `refuted`
-    says, by arm and case id, why a call that was timed does not compute what it returns.
+    says, by arm and case id, why a call that was timed does not compute what it returns; `unasked` are those
+    that could not be asked about that, as another case ended their process over it.
     """
 
     times: dict[str, Times] = field(default_factory=dict)
     breakdowns: list[Breakdown] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     refuted: dict[tuple[str, str], str] = field(default_factory=dict)
+    unasked: set[str] = field(default_factory=set)
 
 
 def log_ratio(rounds: Sequence[tuple[float, float]]) -> float:
@@ -164,7 +166,7 @@ def _verify(
     """Does each still compute what was timed of it? A bench that is lost over it leaves the rest unasked."""
     broken = {each.case_id for each in pair.breakdowns}
     for arm in arms:
-        for case in cases:
+        for number, case in enumerate(cases, start=1):
             record = records.get((arm.name, case.case_id))
             if case.case_id in broken or record is None or record.accuracy is None:
                 continue
@@ -174,6 +176,7 @@ def _verify(
             except BenchFailed as failure:
                 pair.breakdowns.append(Breakdown(arm.name, case.case_id, failure))
                 if isinstance(failure, BenchLost):
+                    pair.unasked |= {each.case_id for each in cases[number:]}
                     break
             else:
                 judged: AccuracyReply | None = trial.accuracy  # verifying replaces it where it refutes

@@ -131,7 +131,7 @@ class Test:
             entry.idle += 1
             return
         entry.idle = 0
-        entry.verified = True
+        entry.verified = entry.verified or case_id not in pair.unasked
         entry.calls = max(entry.calls, pair.calls[case_id])
         entry.refuted |= {arm: why for (arm, refuted), why in pair.refuted.items() if refuted == case_id}
         entry.contest.add(rounds)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 
 import pytest
@@ -13,7 +14,7 @@ from attnbench.errors import UsageError
 from attnbench.gate.check import check
 from attnbench.gate.pairing import Times
 from attnbench.gate.verdict import Outcome, Report
-from attnbench.protocol import BenchFailed, BenchLost
+from attnbench.protocol import BenchFailed, BenchLost, GpuReply
 from attnbench.scenario import parse
 from scripted import FakeClock, Script, ScriptedSource, failing, steady
 
@@ -151,6 +152,55 @@ def test_a_base_that_differs_from_itself_makes_it_inconclusive(second_base: floa
     assert "the base differed from itself" in text_of(report, "naive")
 
 
+def test_a_slow_down_far_beyond_what_the_base_differs_from_itself_fails_all_the_same() -> None:
+    turns = count()
+
+    def base() -> dict[str, Script]:
+        return scripts(naive=slower(1.07 if next(turns) == 3 else 1.0))()  # the control
+
+    report = Gate(base, scripts(naive=slower(1.5))).run()
+    assert outcomes(report)["naive"] is Outcome.FAIL
+    latency = report.cases[0].latency
+    assert latency is not None
+    assert latency.control is not None
+    assert latency.control.verdict is Outcome.FAIL
+
+
+def test_a_base_that_differs_from_itself_by_less_than_the_floor_does_not() -> None:
+    turns = count()
+
+    def base() -> dict[str, Script]:
+        return scripts(naive=slower(0.9 if next(turns) == 3 else 1.0))()
+
+    # Less than 20% are left of the slow-down beyond what the base differs from itself.
+    sets = ("check.floor=0.00011", "check.gate=0.3")
+    assert outcomes(Gate(base, scripts(naive=slower(1.25)), sets=sets).run())["naive"] is Outcome.FAIL
+
+
+def test_a_budget_that_is_spent_while_a_failure_is_repeated_is_told_as_that() -> None:
+    turns = count()
+
+    def head() -> dict[str, Script]:
+        wild = Script(time_s=lambda bench, sample: 1e-3 * (1.6 if bench % 2 else 0.7))
+        return scripts(naive=wild if next(turns) else slower(1.2))()
+
+    report = Gate(scripts(), head, sets=("check.budget=10",)).run()
+    assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
+    told = (
+        r"check\.budget \(10 s\) was spent before it could fail again with fresh zygotes \(\d+ of \d+ pairs\)"
+    )
+    assert re.search(f"{told}: raise it$", text_of(report, "naive"))
+
+
+def test_what_is_heard_of_a_case_is_what_becomes_of_it() -> None:
+    hot = GpuReply(sm_clock_hz=1e9, temperature_c=90.0, power_w=300.0, reasons=["hw_thermal_slowdown"])
+    gate = Gate(scripts(naive=Script(gpu=lambda bench, sample: hot)), scripts())
+    report = gate.run()
+    assert "not timed: 5 pairs in a row gave no round that could be kept" in text_of(report, "naive")
+    assert dict(gate.heard.decided_) == outcomes(report)
+    assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
+
+
 def test_what_scatters_between_processes_is_undecided_after_all_pairs() -> None:
     wild = Script(time_s=lambda bench, sample: 1e-3 * (1.6 if bench % 2 else 0.7))
     report = Gate(scripts(), scripts(naive=wild)).run()
@@ -244,9 +294,19 @@ def test_a_worse_status_that_does_not_repeat_itself_is_inconclusive() -> None:
 
     report = Gate(scripts(), head).run()
     assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
-    assert text_of(report, "naive") == (
-        "naive B1 H1 L16: status ok → oom: full; but not when it was tried again"
-    )
+    assert text_of(report, "naive") == ("naive B1 H1 L16: status ok → oom: full; not so when repeated")
+
+
+def test_memory_and_errors_that_fail_must_do_so_again() -> None:
+    turns = count()
+
+    def head(lasting: bool) -> dict[str, Script]:
+        return scripts(naive=Script(poisoned="NaN" if lasting or next(turns) == 0 else None))()
+
+    once, always = (Gate(scripts(), partial(head, lasting)).run() for lasting in (False, True))
+    assert text_of(once, "naive") == "naive B1 H1 L16: accuracy pass → fail: NaN; not so when repeated"
+    assert outcomes(once)["naive"] is Outcome.INCONCLUSIVE
+    assert outcomes(always)["naive"] is Outcome.FAIL
 
 
 def test_a_better_status_is_told_and_passes() -> None:
@@ -313,6 +373,20 @@ def test_a_base_that_breaks_while_it_is_timed_is_not_held_against_the_head() -> 
     assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
 
 
+def test_what_breaks_in_either_arm_is_not_held_against_the_head() -> None:
+    def once(verb: str, bench: int, sample: int) -> BenchLost | None:
+        return BenchLost("crashed", "signal 11") if (verb, bench) == ("sample", at[0]) else None
+
+    def later(verb: str, bench: int, sample: int) -> BenchLost | None:
+        return BenchLost("crashed", "signal 11") if (verb, bench) == ("sample", at[1]) else None
+
+    at = (6, 8)
+    gate = Gate(scripts(naive=Script(fails=once)), scripts(naive=Script(fails=later)))
+    report = gate.run()
+    assert "the base and the head broke while it was timed" in text_of(report, "naive")
+    assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
+
+
 def test_who_runs_out_of_memory_beside_others_is_timed_alone() -> None:
     source_of_head: list[ScriptedSource] = []
 
@@ -340,6 +414,21 @@ def test_an_answer_that_is_remembered_fails() -> None:
     report = Gate(scripts(), scripts(naive=Script(replays="it returns what it remembers"))).run()
     assert outcomes(report) == {"naive": Outcome.FAIL, "numpy": Outcome.PASS}
     assert "what was timed of the head is wrong: it returns what it remembers" in text_of(report, "naive")
+
+
+def test_a_remembered_answer_is_no_time_even_where_wrong_answers_are_allowed() -> None:
+    head = scripts(naive=Script(replays="it returns what it remembers"))
+    report = Gate(scripts(), head, sets=("check.error=false",)).run()
+    assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
+    assert text_of(report, "naive").endswith("times are not compared")
+
+
+def test_who_could_not_be_asked_since_another_crashed_over_it_is_asked_with_the_next_pair() -> None:
+    crash = Script(
+        fails=lambda verb, bench, sample: BenchLost("crashed", "signal 11") if verb == "verify" else None
+    )
+    report = Gate(scripts(), scripts(crash, Script(replays="it returns what it remembers"))).run()
+    assert outcomes(report) == {"naive": Outcome.FAIL, "numpy": Outcome.FAIL}
 
 
 def test_a_remembered_answer_in_both_arms_is_no_change() -> None:

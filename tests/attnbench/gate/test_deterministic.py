@@ -96,6 +96,34 @@ def test_memory_that_the_allocator_does_not_see_is_found_in_the_resident_peak() 
     assert found(record(peak=100 * MIB), head) == []
 
 
+def test_what_the_base_hides_from_its_allocator_is_not_held_against_the_head() -> None:
+    hidden = {**make_memory(0), "peak_alloc_partial": "blind", "peak_rss_bytes": 100 * MIB}
+    base = make_record(memory=hidden, accuracy=make_accuracy())
+    assert found(base, record(peak=100 * MIB)) == []
+    assert found(base, record(peak=200 * MIB)) == [("memory", FAIL)]
+
+
+def test_where_no_resident_peak_is_known_the_allocators_is_better_than_none() -> None:
+    def on_gpu(peak: int | None) -> Record:
+        memory = {**make_memory(0), "peak_alloc_partial": "kept", "peak_rss_bytes": None}
+        return make_record(memory={**memory, "peak_alloc_bytes": peak}, accuracy=make_accuracy())
+
+    assert found(on_gpu(100 * MIB), on_gpu(200 * MIB)) == [("memory", FAIL)]
+    (change,) = changes(on_gpu(None), on_gpu(None), Check())
+    assert (change.outcome, change.text) == (PASS, "memory not compared: no peak is known of both arms")
+
+
+def test_answers_that_nobody_could_judge_are_told() -> None:
+    unjudged = make_record(accuracy=None, memory=make_memory(), reason="the reference failed")
+    (change,) = changes(unjudged, unjudged, Check())
+    assert change.text == "answers of the base and the head could not be judged: the reference failed"
+    assert change.outcome is PASS
+    assert found(record(), unjudged) == [("accuracy", Outcome.INCONCLUSIVE)]
+    assert found(unjudged, record(accuracy="fail")) == [("accuracy", Outcome.INCONCLUSIVE)]
+    assert found(unjudged, record()) == [("accuracy", PASS)]
+    assert found(unjudged, unjudged, error=False) == []
+
+
 def test_all_that_changed_is_told_the_worst_first() -> None:
     base = record(peak=200 * MIB, accuracy="pass")
     head = record(peak=100 * MIB, accuracy="fail")
