@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from random import Random
 
 from attnbench.blocks import Clocks
@@ -97,11 +98,12 @@ class Test:
             self.spent_s = self.clocks.monotonic() - began
 
     def _play(self, batch: Sequence[Entry], rng: Random) -> None:
-        turn = self.played % len(self.arms)
+        orders = list(permutations(self.arms))  # all of them: of any two arms each comes first as often
+        arms = orders[self.played % len(orders)]
         self.played += 1
         unverified = {each.case.case_id for each in batch if not each.verified}
         pair = play_pair(
-            [*self.arms[turn:], *self.arms[:turn]],
+            arms,
             [each.case for each in batch],
             self.measure,
             rng,

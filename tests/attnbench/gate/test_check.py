@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, permutations
 
 import pytest
 
@@ -246,13 +246,14 @@ def test_latency_can_be_switched_off() -> None:
     assert not any(verb == "sample" for source in gate.opened for _, verb, _ in source.log)
 
 
-def test_the_order_in_which_processes_begin_alternates() -> None:
-    clock = FakeClock()
+def begun(head: Script) -> list[str]:
+    """The arms of all processes, in the order in which they began, in a gate where numpy is as before."""
     started: list[str] = []
+    clock = FakeClock()
 
     class Source(ScriptedSource):
-        def __init__(self, name: str) -> None:
-            super().__init__(scripts()(), clock)
+        def __init__(self, name: str, naive: Script) -> None:
+            super().__init__(scripts(naive)(), clock)
             self.name = name
 
         def bench(self):  # type: ignore[no-untyped-def]
@@ -260,11 +261,29 @@ def test_the_order_in_which_processes_begin_alternates() -> None:
             return super().bench()
 
     scenario = parse(TEXT, "gated.yaml")
-    blocks = scenario.expand(Source("x").hello["catalogue"])
+    blocks = scenario.expand(ScriptedSource(scripts()()).hello["catalogue"])
     clocks = Clocks(clock.monotonic, clock.utc_now, clock.spend)
-    check(scenario, blocks, lambda: Source("base"), lambda: Source("head"), observer=Heard(), clocks=clocks)
-    pairs = started[-40:]
-    assert pairs == ["base", "head", "head", "base"] * 10
+    opened = iter(("base", "base", "control"))
+    check(
+        scenario,
+        blocks,
+        lambda: Source(next(opened), slower(1)),
+        lambda: Source("head", head),
+        observer=Heard(),
+        clocks=clocks,
+    )
+    return started
+
+
+def test_the_order_in_which_processes_begin_alternates() -> None:
+    assert begun(slower(1))[-40:] == ["base", "head", "head", "base"] * 10
+
+
+def test_of_three_arms_each_begins_before_each_other_as_often() -> None:
+    started = begun(slower(1.2))[-60:-6]  # 18 of 20 pairs
+    triples = list(zip(started[::3], started[1::3], started[2::3], strict=True))
+    for first, second in permutations(("base", "head", "control"), 2):
+        assert sum(each.index(first) < each.index(second) for each in triples) == 9
 
 
 def test_calls_are_calibrated_once() -> None:
