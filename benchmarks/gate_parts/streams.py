@@ -166,12 +166,18 @@ def decide(rule: Rule, d: Array) -> tuple[Array, Array]:
 
 
 def stands(rule: Rule, again: Array, control: Array) -> Array:
-    """Whether failures stand: they fail again, and by then the control has failed in neither direction."""
+    """Whether failures stand: they fail again, and by then the control has failed in neither direction.
+
+    Or it has, but what they are slower by fails beyond what the base differs from itself, too.
+    """
     verdict, took = decide(rule, again)
-    found: Array = verdict == FAIL
-    for apart in (control, -control):
-        alarm, after = decide(rule, apart)
-        found &= (alarm != FAIL) | (after > took)
+
+    def failed(d: Array) -> Array:
+        alarm, after = decide(rule, d)
+        return (alarm == FAIL) & (after <= took)
+
+    clean = ~(failed(control) | failed(-control))
+    found: Array = (verdict == FAIL) & (clean | failed(again - np.abs(control)))
     return found
 
 
@@ -194,8 +200,7 @@ def play(
     """Whole gates of as many cases as there are `effects`, `rule.cases` at once.
 
     A failure is repeated with fresh zygotes, and beside it the base is measured against itself in the same
-    pairs: it stands when the repetition fails and the control fails in neither direction; else the case is
-    undecided.
+    pairs: it stands when the repetition fails and `stands` holds; else the case is undecided.
     """
     most = rule.looks[-1]
     first, final, pairs = list[Array](), list[Array](), list[Array]()

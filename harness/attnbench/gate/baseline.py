@@ -17,7 +17,7 @@ from attnbench.blocks import SYSTEM_CLOCKS, Clocks, inspect_block, measure_block
 from attnbench.case import Block, Variant
 from attnbench.errors import UsageError
 from attnbench.gate.check import Observer, Opener
-from attnbench.gate.deterministic import changes
+from attnbench.gate.deterministic import changes, confirmed
 from attnbench.gate.verdict import CaseVerdict, Change, Outcome, Report
 from attnbench.gate.wording import case_names, sentence
 from attnbench.record import Record
@@ -184,7 +184,7 @@ def check_against(
             inspect_block,
         )
         for case_id in failed:
-            found[case_id] = _confirmed(found[case_id], compared(case_id))
+            found[case_id] = confirmed(found[case_id], compared(case_id))
         heads.update({case_id: first[case_id] for case_id in failed})
     verdicts = []
     for case in cases:
@@ -241,17 +241,6 @@ def _narrowed(blocks: Sequence[Block], wanted: set[str]) -> list[Block]:
         for block in blocks
     ]
     return [block for block in kept if block.cases]
-
-
-def _confirmed(first: Sequence[Change], again: Sequence[Change]) -> list[Change]:
-    """The changes seen first; failures of which a second look found nothing are inconclusive."""
-    failing = {change.metric for change in again if change.outcome is Outcome.FAIL}
-    return [
-        change
-        if change.outcome is not Outcome.FAIL or change.metric in failing
-        else replace(change, outcome=Outcome.INCONCLUSIVE, text=f"{change.text}; not so when repeated")
-        for change in first
-    ]
 
 
 def _times(base: Record, head: Record) -> str:
