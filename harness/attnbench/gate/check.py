@@ -104,10 +104,22 @@ def check(
         cases=verdicts,
         settings=settings_of(scenario),
         environment=tuple(environment),
-        notes=tuple(notes),
+        notes=(*notes, *_not_compared(verdicts)),
         timed_s=gate.timed_s,
         duration_s=clocks.monotonic() - began,
     )
+
+
+def _not_compared(verdicts: Sequence[CaseVerdict]) -> list[str]:
+    """A note of the cases that passed since there was nothing to compare."""
+    idle = [
+        each for each in verdicts if each.base and each.head and each.base.status == each.head.status != "ok"
+    ]
+    if not idle:
+        return []
+    return [
+        f"{len(idle)} of {counted(len(verdicts), 'case')} passed as they ran in neither arm: not compared."
+    ]
 
 
 def settings_of(scenario: Scenario) -> dict[str, Any]:

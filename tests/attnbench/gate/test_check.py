@@ -340,6 +340,8 @@ def test_what_runs_in_neither_arm_is_told() -> None:
     report = Gate(scripts(naive=refused), scripts(naive=refused)).run()
     assert report.outcome is Outcome.PASS
     assert text_of(report, "naive") == "naive B1 H1 L16: unsupported in both arms, not compared: no such mask"
+    assert report.notes == ("1 of 2 cases passed as they ran in neither arm: not compared.",)
+    assert Gate(scripts(), scripts()).run().notes == ()
 
 
 def test_nothing_that_runs_is_an_error() -> None:
