@@ -15,7 +15,7 @@ from attnbench.blocks import SYSTEM_CLOCKS, Clocks, inspect_block
 from attnbench.case import Block, Case
 from attnbench.errors import UsageError
 from attnbench.gate.contest import Contest
-from attnbench.gate.deterministic import changes, confirmed
+from attnbench.gate.deterministic import changes, confirmed, doubtful
 from attnbench.gate.pairing import Arm, Times
 from attnbench.gate.sequential import FAIL, GOES_ON, Rule
 from attnbench.gate.timing import BASE, CONTROL, HEAD, Entry, Test
@@ -249,15 +249,15 @@ class _Gate:
         }
 
     def _look_again(self) -> None:
-        """What failed before it was timed must do so in fresh processes, too: memory may be short once."""
+        """What changed so that it is not timed must do so in fresh processes: memory may be short once."""
         doubted = {
             run.case.case_id
             for run in self.runs.values()
-            if run.first is None and any(each.outcome is Outcome.FAIL for each in run.changes)
+            if run.first is None and any(map(doubtful, run.changes))
         }
         if not doubted:
             return
-        self.observer.phase(f"looking again at {counted(len(doubted), 'failed case')}")
+        self.observer.phase(f"looking again at {counted(len(doubted), 'changed case')}")
         with self._opened(BASE, HEAD) as sources:
             for block in self.blocks:
                 cases = tuple(case for case in block.cases if case.case_id in doubted)

@@ -11,7 +11,7 @@ from attnbench.record import Record
 from attnbench.scenario import Check
 from attnbench.units import KIB, MIB, format_bytes, significant
 
-__all__ = ["changes", "confirmed"]
+__all__ = ["changes", "confirmed", "doubtful"]
 
 #: The allocator's peak repeats itself to the byte; this lets through what an alignment may add.
 ALLOC = (1.01, 64 * KIB)
@@ -39,18 +39,34 @@ def changes(base: Record, head: Record, check: Check) -> list[Change]:
             found += _accuracy(base, head)
         if check.memory and base.memory is not None and head.memory is not None:
             found += _memory(base.memory, head.memory)
+    return _worst_first(found)
+
+
+def _worst_first(found: Sequence[Change]) -> list[Change]:
     return sorted(found, key=lambda change: change.outcome.rank, reverse=True)
 
 
+def doubtful(change: Change) -> bool:
+    """Whether it counts only if it is seen again: a failure, and a base that broke, as that is not timed."""
+    return change.outcome is Outcome.FAIL or (change.metric == "status" and change.base != change.head)
+
+
 def confirmed(first: Sequence[Change], again: Sequence[Change]) -> list[Change]:
-    """The changes seen first; what does not fail at a second look, in fresh processes, is inconclusive."""
-    failing = {change.metric for change in again if change.outcome is Outcome.FAIL}
-    return [
-        change
-        if change.outcome is not Outcome.FAIL or change.metric in failing
-        else replace(change, outcome=Outcome.INCONCLUSIVE, text=f"{change.text}; not so when repeated")
+    """The changes seen first; doubtful ones that a second look, in fresh processes, misses are inconclusive.
+
+    What failed differently the second time failed twice, all the same: that is added.
+    """
+    seen = {(change.metric, change.outcome) for change in again if doubtful(change)}
+    found = [
+        replace(change, outcome=Outcome.INCONCLUSIVE, text=f"{change.text}; not so when repeated")
+        if doubtful(change) and (change.metric, change.outcome) not in seen
+        else change
         for change in first
     ]
+    if any(change.outcome is Outcome.FAIL for change in first):
+        metrics = {change.metric for change in first}
+        found += [each for each in again if each.outcome is Outcome.FAIL and each.metric not in metrics]
+    return _worst_first(found)
 
 
 def _status(base: Record, head: Record) -> list[Change]:

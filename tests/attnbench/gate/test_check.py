@@ -328,6 +328,32 @@ def test_memory_and_errors_that_fail_must_do_so_again() -> None:
     assert outcomes(always)["naive"] is Outcome.FAIL
 
 
+def test_what_fails_in_another_way_when_repeated_fails() -> None:
+    turns = count()
+
+    def head() -> dict[str, Script]:
+        crash = Script(fails=failing("memory", BenchLost("crashed", "signal 11")))
+        return scripts(naive=Script(poisoned="NaN") if next(turns) else crash)()
+
+    report = Gate(scripts(), head).run()
+    assert outcomes(report)["naive"] is Outcome.FAIL
+    assert text_of(report, "naive") == (
+        "naive B1 H1 L16: accuracy pass → fail: NaN; status ok → crashed: signal 11; not so when repeated"
+    )
+
+
+def test_a_base_that_broke_once_is_no_reason_to_pass_a_head_that_nobody_timed() -> None:
+    turns = count()
+
+    def base() -> dict[str, Script]:
+        fails = failing("memory", BenchFailed("oom", "full")) if next(turns) == 1 else None
+        return scripts(naive=Script(fails=fails) if fails else None)()
+
+    report = Gate(base, scripts(naive=slower(2))).run()
+    assert text_of(report, "naive") == "naive B1 H1 L16: status oom → ok; not so when repeated"
+    assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
+
+
 def test_a_better_status_is_told_and_passes() -> None:
     crash = Script(fails=failing("memory", BenchLost("crashed", "signal 11")))
     report = Gate(scripts(naive=crash), scripts()).run()
