@@ -44,6 +44,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 
 from attnbench import driver
+from attnbench.errors import MeasuringError
 from attnbench.protocol import BenchFailed, BenchLost
 from scripted import Script, ScriptedSource, failing, steady
 
@@ -54,6 +55,8 @@ SCRIPTS = {{
     "careless": Script(poisoned="left memory unwritten"),
     "crashing": Script(fails=failing("sample", BenchLost("crashed", "SIGSEGV"))),
     "picky": Script(fails=failing("prepare", BenchFailed("unsupported", "not at this length"))),
+    "interrupted": Script(fails=failing("prepare", KeyboardInterrupt())),
+    "without_benches": Script(fails=failing("prepare", MeasuringError("no benches can be had"))),
 }}
 
 
@@ -244,7 +247,8 @@ def test_without_timing_it_still_says_what_is_wrong(stage: Path) -> None:
         (["attnbench:staged::nothing"], 4, "not found: attnbench:staged::nothing"),
         (["-p", "xdist", "-n2"], 4, "pytest-xdist would have tests run side by side"),
         (["-p", "no:benchmark"], 4, "switch it on again with: -p benchmark"),
-        (["--attnbench-impl", "swft"], 4, "'swft' is no implementation of attention"),
+        (["--attnbench-impl", "swft"], 4, "--attnbench-impl swft: 'swft' is no implementation of attention"),
+        (["--attnbench-set", "matrix.heads=[]"], 4, "ERROR: --attnbench-set matrix.heads=[]: expected"),
         (["--attnbench", "./staged.yaml"], 4, "several scenarios are called 'staged'"),
         (["--attnbench", "staged"], 4, "no scenario 'staged'"),
     ],
@@ -254,6 +258,19 @@ def test_options(stage: Path, arguments: list[str], code: int, told: str) -> Non
     assert done.returncode == code, done.stdout + done.stderr
     assert told in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kernel", "code", "told"),
+    [("interrupted", 2, "KeyboardInterrupt !!"), ("without_benches", 1, "no benches can be had\n")],
+)
+def test_what_ends_the_measuring_is_told_where_warnings_are_errors(
+    stage: Path, kernel: str, code: int, told: str
+) -> None:
+    done = run_pytest(stage, "--attnbench", "staged.yaml", "--attnbench-impl", kernel, "-W", "error")
+    assert done.returncode == code, done.stdout + done.stderr
+    assert told in done.stdout
+    assert "not used at all" not in done.stdout + done.stderr
 
 
 def test_what_an_installed_package_cannot_contribute_is_told(

@@ -33,6 +33,7 @@ class BenchmarkFixture(Protocol):
     """What is used of pytest-benchmark's fixture `benchmark`."""
 
     enabled: bool
+    has_error: bool
     extra_info: dict[str, Any]
     param: str | None
     params: dict[str, Any] | None
@@ -159,7 +160,11 @@ def measured(
         MeasuringError: no benches can be had.
         pytest.skip.Exception: it is not meant to run here.
     """
-    record, row = measuring.measure(case, timed=benchmark.enabled)
+    try:
+        record, row = measuring.measure(case, timed=benchmark.enabled)
+    except BaseException as error:
+        _play_failure(benchmark, error)
+        raise
     if record.status in SKIPPED:
         pytest.skip(f"{record.status}: {record.reason}")
     if record.accuracy is None and record.status == "ok":
@@ -179,6 +184,20 @@ def measured(
     if benchmark.enabled:
         # So many calls each sample is made of; what was played are seconds per call.
         benchmark.stats.iterations = row["calls_per_sample"]
+
+
+def _play_failure(benchmark: BenchmarkFixture, failure: BaseException) -> None:
+    """Raise what ended the measuring (Ctrl-C, say) from within the benchmark, which has nothing to show.
+
+    A fixture that was not used warns of it as the test is torn down; where warnings are errors, its warning
+    would end pytest with a traceback and hide what happened.
+    """
+
+    def fail() -> None:
+        raise failure
+
+    benchmark.has_error = True
+    benchmark.pedantic(fail, setup=lambda: None, rounds=1, iterations=1)
 
 
 def _why_failed(record: Record, row: dict[str, Any], *, timed: bool) -> str | None:

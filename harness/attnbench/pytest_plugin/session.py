@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -165,7 +166,12 @@ def _told_as_wrong_use() -> Iterator[None]:
     try:
         yield
     except AttnbenchError as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(_with_our_options(str(error))) from error
+
+
+def _with_our_options(text: str) -> str:
+    """`--set x=1` as `--attnbench-set x=1`: what pytest has the options of `attnbench sweep` as."""
+    return re.sub(r"(?<![\w-])--(plugin|impl|set|device)\b(?!-)", r"--attnbench-\1", text)
 
 
 def _require_pytest_benchmark(config: pytest.Config) -> None:
