@@ -196,6 +196,10 @@ WRONG = {
 }
 
 
+def test_a_device_may_be_torchs_own() -> None:
+    assert_attention_close(plain, heads=2, head_dim=16, seq_len=8, device=torch.device("cpu"))
+
+
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_function_fails(wrong: str) -> None:
     with pytest.raises(AssertionError) as told:

@@ -17,7 +17,7 @@ from attnbench.compare.comparison import Against
 from attnbench.report import cells
 from attnbench.report.columns import Column, common
 from attnbench.report.comparison import cautions, columns_for, findings, in_a_line, line_state, reasons
-from attnbench.report.comparison.columns import ABSENT
+from attnbench.report.comparison.columns import ABSENT, places
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,8 +72,11 @@ def _print(against: Against, own: Sequence[Row]) -> None:
         target.print(Text(shared, style="bold"))
     target.print(_fitting(shown, target))
     for name, verdict, text, group in reasons(own):
+        # What is said of some of an implementation's cases says of which.
+        some = sum(cells.implementation(row) == name for row in shown) > len(group)
+        at = f" at {clean(places(group))}" if some else ""
         of = f" ({len(group)} cases)" if len(group) > 1 else ""
-        target.print(Text(f"{name}: {verdict}{of}: {text}"))
+        target.print(Text(f"{name}{at}: {verdict}{of}: {text}"))
     terminal.print_findings(findings(against))
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attnbench.case import Option
 from attnbench.implementation import Implementation, attention
 from attnbench.masks import KINDS
 from attnbench.testing.conformance import Checked, assert_conforms
 from attnbench.workload import PASSES, SHAPES, AxisError, Workload
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["assert_attention_close"]
 
@@ -20,7 +23,7 @@ def assert_attention_close(
     kernel: Checked,
     workload: Workload | Mapping[str, Any] | None = None,
     *,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     seed: int = 0,
     options: Mapping[str, Option] | None = None,
     **axes: Any,
@@ -49,7 +52,7 @@ def assert_attention_close(
     declared = isinstance(kernel, str | Implementation) or hasattr(kernel, "__attnbench__")
     found = kernel if declared else _adapted(kernel, asked, options or {})
     try:
-        assert_conforms(found, asked, device=device, options=options, seed=seed)
+        assert_conforms(found, asked, device=str(device), options=options, seed=seed)
     except OutputError as error:
         raise AssertionError(f"on {asked.label}, seed {seed}: {error}") from error
 

@@ -68,6 +68,18 @@ def test_it_prints_environment_cases_and_findings() -> None:
     assert "\x1b" not in out
 
 
+def test_what_is_said_of_some_cases_says_of_which() -> None:
+    short, long = make_block(), make_block(seq_len=64)
+    failed = [replace(each, processes=(), status="oom", reason="too much", accuracy=None) for each in long]
+    write("whole", [*short, *long])
+    write("half", [*short, *failed])
+    out = invoke("whole", "half").stdout
+    (line,) = [line for line in out.splitlines() if line.startswith("sdpa at ")]
+    assert line.startswith("sdpa at B1-H8-L64-D64: not comparable: after: oom: too much")
+    write("nothing", failed)
+    assert "\nsdpa: not comparable: in both runs: oom: too much" in invoke("nothing", "half").stdout
+
+
 def test_a_narrow_terminal_keeps_ratio_and_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     out = invoke("monday", "tuesday").stdout
