@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from attnbench.gate.sequential import Rule
+from attnbench.gate.sequential import FAR, Rule
 
 __all__ = [
     "FAIL",
@@ -168,7 +168,7 @@ def decide(rule: Rule, d: Array) -> tuple[Array, Array]:
 def stands(rule: Rule, again: Array, control: Array) -> Array:
     """Whether failures stand: they fail again, and by then the control has failed in neither direction.
 
-    Or it has, but what they are slower by fails beyond what the base differs from itself, too.
+    Or it has, but what they are slower by fails `beyond` three times what the base differs from itself, too.
     """
     verdict, took = decide(rule, again)
 
@@ -177,7 +177,7 @@ def stands(rule: Rule, again: Array, control: Array) -> Array:
         return (alarm == FAIL) & (after <= took)
 
     clean = ~(failed(control) | failed(-control))
-    found: Array = (verdict == FAIL) & (clean | failed(again - np.abs(control)))
+    found: Array = (verdict == FAIL) & (clean | failed(again - FAR * np.abs(control)))
     return found
 
 

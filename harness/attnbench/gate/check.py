@@ -17,14 +17,14 @@ from attnbench.errors import UsageError
 from attnbench.gate.contest import Contest
 from attnbench.gate.deterministic import changes, confirmed, doubtful
 from attnbench.gate.pairing import Arm, Times
-from attnbench.gate.sequential import FAIL, GOES_ON, Rule
+from attnbench.gate.sequential import FAIL, GOES_ON, Rule, beyond
 from attnbench.gate.timing import BASE, CONTROL, HEAD, Entry, Test
 from attnbench.gate.verdict import CaseVerdict, Change, Latency, Outcome, Report
 from attnbench.gate.wording import case_names, sentence
 from attnbench.judging import Judge
 from attnbench.protocol import BenchSource
 from attnbench.record import Record
-from attnbench.scenario import Scenario
+from attnbench.scenario import Check, Scenario
 from attnbench.stats import median
 from attnbench.units import counted
 
@@ -85,14 +85,6 @@ def check(
             f"{scenario.path}: there is nothing to check, as no case is left of {scenario.name!r}; "
             "`attnbench plan` shows what is left out"
         )
-    fewest = scenario.check.fewest_pairs(len(cases))
-    if scenario.check.latency and scenario.check.pairs[-1] < fewest:
-        raise UsageError(
-            f"{scenario.path}: check.pairs: expected at least {fewest} at the last look, got "
-            f"{scenario.check.pairs[-1]}: with fewer, none of {counted(len(cases), 'case')} could fail, as "
-            f"all together may raise false alarms of {scenario.check.alpha:g} (check.alpha); allow more "
-            "pairs, or check fewer cases"
-        )
     began = clocks.monotonic()
     gate = _Gate(scenario, [block for block in blocks if block.cases], base, head, observer, clocks)
     verdicts = gate.run()
@@ -104,10 +96,21 @@ def check(
         cases=verdicts,
         settings=settings_of(scenario),
         environment=tuple(environment),
-        notes=(*notes, *_not_compared(verdicts)),
+        notes=(*notes, *_too_few_pairs(scenario.check, len(cases)), *_not_compared(verdicts)),
         timed_s=gate.timed_s,
         duration_s=clocks.monotonic() - began,
     )
+
+
+def _too_few_pairs(settings: Check, cases: int) -> list[str]:
+    """A note where not even pairs that all agree could decide, for all that alpha and beta allow."""
+    fewest = settings.fewest_pairs(cases)
+    if not settings.latency or settings.pairs[-1] >= fewest:
+        return []
+    return [
+        f"check.pairs ends at {settings.pairs[-1]}: whether {counted(cases, 'case')} may fail or pass takes "
+        f"{fewest} pairs at least, by check.alpha and check.beta; what fewer cannot decide is INCONCLUSIVE."
+    ]
 
 
 def _not_compared(verdicts: Sequence[CaseVerdict]) -> list[str]:
@@ -409,8 +412,8 @@ class _Gate:
                 spent = f"check.budget ({self.settings.budget:g} s) was spent"
                 return f"{spent} before it could fail again with fresh zygotes {found}: raise it"
             return f"it did not fail again with fresh zygotes {found}"
-        beyond_that = [d - abs(own) for d, own in zip(contest.d, control.d, strict=True)]
-        if control.differs and contest.rule.decide(beyond_that)[0] != FAIL:
+        far = [beyond(d, own) for d, own in zip(contest.d, control.d, strict=True)]
+        if control.differs and contest.rule.decide(far)[0] != FAIL:
             return "the base differed from itself as much at the same time: the machine, not the change"
         return None
 

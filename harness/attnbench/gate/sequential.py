@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["FAIL", "GOES_ON", "PASS", "Rule"]
+__all__ = ["FAIL", "FAR", "GOES_ON", "PASS", "Rule", "beyond", "critical_value"]
 
 FAIL, PASS, GOES_ON = "FAIL", "PASS", "GOES_ON"
+
+#: A slow-down so many times as large as what the base differs from itself by is not the machine's.
+FAR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,11 @@ class Rule:
             if verdict != GOES_ON:
                 return verdict, look
         return GOES_ON, len(d)
+
+
+def beyond(d: float, own: float) -> float:
+    """What is left of a pair's d beyond `FAR` times that of the control, `own`, in either direction."""
+    return d - FAR * abs(own)
 
 
 @lru_cache(maxsize=4096)

@@ -139,15 +139,15 @@ def test_a_failure_that_does_not_repeat_itself_is_inconclusive() -> None:
     assert "did not fail again with fresh zygotes (0 of 20 pairs)" in text_of(report, "naive")
 
 
-@pytest.mark.parametrize("second_base", [1.2, 0.8])
-def test_a_base_that_differs_from_itself_makes_it_inconclusive(second_base: float) -> None:
+@pytest.mark.parametrize(("second_base", "head"), [(1.2, 1.2), (0.8, 1.2), (1.2, 1.5)])
+def test_a_base_that_differs_from_itself_makes_it_inconclusive(second_base: float, head: float) -> None:
     turns = count()
 
     def base() -> dict[str, Script]:
         # The third that is opened after the catalogue is the control.
         return scripts(naive=slower(second_base if next(turns) == 3 else 1.0))()
 
-    report = Gate(base, scripts(naive=slower(1.2))).run()
+    report = Gate(base, scripts(naive=slower(head))).run()
     assert outcomes(report)["naive"] is Outcome.INCONCLUSIVE
     assert "the base differed from itself" in text_of(report, "naive")
 
@@ -383,15 +383,14 @@ def test_no_case_is_an_error() -> None:
         check(parse(TEXT, "gated.yaml"), [], ScriptedSource, ScriptedSource, observer=Heard())  # type: ignore[arg-type]
 
 
-def test_so_few_pairs_that_of_so_many_cases_none_could_fail_are_an_error() -> None:
+def test_so_few_pairs_that_of_so_many_cases_none_could_fail_are_told() -> None:
     sizes = f"seq_len: [{', '.join(str(16 * size) for size in range(1, 21))}]"
     text = TEXT.replace("seq_len: 16", sizes)
-    gate = Gate(scripts(), scripts(), text, sets=("check.pairs=[10]",))
-    with pytest.raises(
-        UsageError, match="at least 12 at the last look, got 10: with fewer, none of 40 cases"
-    ):
-        gate.run()
-    assert Gate(scripts(), scripts(), text, sets=("check.pairs=[10]", "check.latency=false")).run()
+    report = Gate(scripts(), scripts(naive=slower(1.5)), text, sets=("check.pairs=[10]",)).run()
+    assert outcomes(report) == {"naive": Outcome.INCONCLUSIVE, "numpy": Outcome.PASS}
+    assert "whether 40 cases may fail or pass takes 12 pairs at least" in report.notes[0]
+    quiet = Gate(scripts(), scripts(), text, sets=("check.pairs=[10]", "check.latency=false")).run()
+    assert not quiet.notes
 
 
 def test_a_head_that_breaks_while_it_is_timed_fails() -> None:

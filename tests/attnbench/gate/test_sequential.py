@@ -34,9 +34,7 @@ def test_more_pairs_than_a_float_can_count_are_no_trouble() -> None:
     st.floats(1e-9, 0.5, exclude_max=True),
     st.integers(1, 300),
 )
-def test_the_fewest_pairs_that_a_scenario_must_allow_are_the_fewest_that_can_decide(
-    looks: list[int], alpha: float, beta: float, cases: int
-) -> None:
+def test_the_fewest_pairs_that_can_decide(looks: list[int], alpha: float, beta: float, cases: int) -> None:
     settings = Check(pairs=tuple(sorted(looks)), alpha=alpha, beta=beta)
     rule = Rule(0.10, 0.05, alpha, beta, settings.pairs, cases)
     fewest = settings.fewest_pairs(cases)
