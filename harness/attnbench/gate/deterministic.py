@@ -31,15 +31,25 @@ _BROKEN = 2
 def changes(base: Record, head: Record, check: Check) -> list[Change]:
     """What differs between the records of one case in the two arms, the worst first.
 
-    A status that got worse always fails; `check.error` and `check.memory` say whether the others can.
+    A status that got worse always fails; `check.error` and `check.memory` say whether the others can, or are
+    only told.
     """
     found = _status(base, head)
     if base.status == head.status == "ok":
-        if check.error:
-            found += _accuracy(base, head)
-        if check.memory and base.memory is not None and head.memory is not None:
-            found += _memory(base.memory, head.memory)
+        found += _judged(_accuracy(base, head), "error", on=check.error)
+        if base.memory is not None and head.memory is not None:
+            found += _judged(_memory(base.memory, head.memory), "memory", on=check.memory)
     return _worst_first(found)
+
+
+def _judged(found: Sequence[Change], name: str, *, on: bool) -> list[Change]:
+    """`found`, which nothing is held against where `check.<name>` is off."""
+    return [
+        each
+        if on or each.outcome is Outcome.PASS
+        else replace(each, outcome=Outcome.PASS, text=f"{each.text} (not judged: check.{name} is off)")
+        for each in found
+    ]
 
 
 def _worst_first(found: Sequence[Change]) -> list[Change]:

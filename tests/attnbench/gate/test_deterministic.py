@@ -51,7 +51,7 @@ def test_a_status_that_got_worse_fails(before: str, after: str, outcome: Outcome
 @pytest.mark.parametrize(("before", "after", "outcome"), [("pass", "fail", FAIL), ("fail", "pass", PASS)])
 def test_a_verdict_that_turned(before: str, after: str, outcome: Outcome) -> None:
     assert found(record(accuracy=before), record(accuracy=after)) == [("accuracy", outcome)]
-    assert found(record(accuracy=before), record(accuracy=after), error=False) == []
+    assert found(record(accuracy=before), record(accuracy=after), error=False) == [("accuracy", PASS)]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_error_fails_when_it_doubles_and_is_no_longer_small(
     base = record(error_rel_l2=1e-7)
     head = record(error_rel_l2=rel_l2, error_ratio=ratio)
     assert found(base, head) == ([("error", FAIL)] if fails else [])
-    assert found(base, head, error=False) == []
+    assert found(base, head, error=False) == ([("error", PASS)] if fails else [])
 
 
 def test_an_error_where_there_was_none_fails_once_it_is_not_small() -> None:
@@ -84,7 +84,8 @@ def test_an_error_where_there_was_none_fails_once_it_is_not_small() -> None:
 )
 def test_a_peak_fails_beyond_a_hundredth_and_64_kib(peak: int, outcomes: list[Any]) -> None:
     assert found(record(peak=100 * MIB), record(peak=peak)) == outcomes
-    assert found(record(peak=100 * MIB), record(peak=peak), memory=False) == []
+    told = [("memory", PASS)] if outcomes else []
+    assert found(record(peak=100 * MIB), record(peak=peak), memory=False) == told
 
 
 def test_memory_that_the_allocator_does_not_see_is_found_in_the_resident_peak() -> None:
@@ -121,7 +122,6 @@ def test_answers_that_nobody_could_judge_are_told() -> None:
     assert found(record(), unjudged) == [("accuracy", Outcome.INCONCLUSIVE)]
     assert found(unjudged, record(accuracy="fail")) == [("accuracy", Outcome.INCONCLUSIVE)]
     assert found(unjudged, record()) == [("accuracy", PASS)]
-    assert found(unjudged, unjudged, error=False) == []
 
 
 def test_all_that_changed_is_told_the_worst_first() -> None:
@@ -140,3 +140,8 @@ def test_texts_say_what_it_was_and_what_it_is() -> None:
     assert [each.text for each in changes(base, head, Check())] == [
         "error_rel_l2 2.0e-07 → 8.0e-07, 4.0 times the base's (more than 2 may not be)"
     ]
+
+
+def test_what_is_not_judged_is_told() -> None:
+    [told] = changes(record(peak=2 * MIB), record(peak=4 * MIB), Check(memory=False))
+    assert told.text.endswith("2.00 MiB more (not judged: check.memory is off)")
