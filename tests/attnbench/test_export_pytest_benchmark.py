@@ -91,6 +91,13 @@ def test_the_document_says_where_and_when(tmp_path: Path) -> None:
     assert content["machine_info"]["cpu"]["brand_raw"] == "AMD EPYC"
 
 
+def test_a_header_that_somebody_edited_says_nothing_of_where_and_when(tmp_path: Path) -> None:
+    content = document(written(tmp_path, [make_record("sdpa")], environment="here", started_at="now")).content
+    assert content["datetime"] is None
+    assert content["machine_info"]["cpu"]["brand_raw"] is None
+    assert len(content["benchmarks"]) == 1
+
+
 def test_machines_are_equal_whenever_they_are_looked_at() -> None:
     one = {"cpu": "AMD EPYC", "load_average": 1.0, "time": "now", "git_commit": "abc", "threads": 1}
     other = {"cpu": "AMD EPYC", "load_average": 7.0, "time": "then", "git_commit": None, "threads": 2}

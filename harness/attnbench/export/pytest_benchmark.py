@@ -83,7 +83,8 @@ def document(run: Run) -> Document:
     rows = rows_of(table.from_runs([run]))
     reasons = [why_left_out(row) for row in rows]
     header = run.header
-    environment = header.get("environment") or {}
+    found = header.get("environment")
+    environment = found if isinstance(found, Mapping) else {}
     content = {
         "machine_info": machine_info(environment),
         "commit_info": {
@@ -256,6 +257,9 @@ def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
     return first, third
 
 
-def _with_offset(time: str | None) -> str | None:
-    """ISO 8601 as pytest-benchmark writes it: `+00:00` in place of `Z`."""
-    return None if time is None else datetime.fromisoformat(time).isoformat()
+def _with_offset(time: object) -> str | None:
+    """ISO 8601 as pytest-benchmark writes it: `+00:00` in place of `Z`; None for what is no time."""
+    try:
+        return datetime.fromisoformat(str(time)).isoformat()
+    except ValueError:
+        return None
