@@ -131,6 +131,9 @@ def _aims(data: Gates) -> tuple[Aim, ...]:
         )
     rates = [
         ("plus5", Outcome.FAIL, "+5% work: FAIL of a 10% gate (no aim was set)"),
+        ("aa-gate5", Outcome.FAIL, "5% gate, A/A: false FAIL (no aim was set)"),
+        ("aa-gate5", Outcome.INCONCLUSIVE, "5% gate, A/A: INCONCLUSIVE (no aim was set)"),
+        ("plus10-gate5", Outcome.FAIL, "5% gate, +10% work: caught (no aim was set)"),
         ("aa-loaded", Outcome.FAIL, "loaded machine, A/A: false FAIL (no aim was set)"),
         ("aa-loaded", Outcome.INCONCLUSIVE, "loaded machine, A/A: INCONCLUSIVE (no aim was set)"),
         ("plus10-loaded", Outcome.FAIL, "loaded machine, +10% work: caught (no aim was set)"),
@@ -159,8 +162,8 @@ def _markdown(data: Gates, store: Store, figures: Mapping[str, Figure]) -> str:
         f"""**Measured** is attention computed head by head in a Python loop with torch, {kernels.HEADS}
         heads, {kernels.SEQ_LEN} queries and keys, {kernels.HEAD_DIM} dimensions, float32, on
         {settings["threads"]} thread. *+10% work* computes {kernels.HEADS + 2} heads and throws two of them
-        away, *+5%* one; nothing sleeps. The gate is one of {gate:.0%}, with all other settings at their
-        defaults: whatever is slower than {rule.margin:.0%} may fail, looks at
+        away, *+5%* one; nothing sleeps. The gate is one of {gate:.0%} where no other is named, with all other
+        settings at their defaults: whatever is slower than {rule.margin:.0%} may fail, looks at
         {", ".join(map(str, rule.looks))} pairs, α = {rule.alpha:g}, β = {rule.beta:g}. Every gate starts
         zygotes of its own. *Loaded* is a process for each core that computes, moves 64 MiB or pauses, by
         turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s. The kinds take turns all the while:

@@ -44,7 +44,7 @@ UNIT_S = 1e-8
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`count` gates of `head` against the plain kernel, beside a load or not.
+    """`count` gates, of `gate`, of `head` against the plain kernel, beside a load or not.
 
     `expected` is the outcome of a gate that does what it is for, None where only the rate is told.
     """
@@ -53,18 +53,21 @@ class Kind:
     count: int
     expected: Outcome | None
     loaded: bool = False
+    gate: float = 0.10
 
 
 KINDS: Mapping[str, Kind] = {
     "aa": Kind(Version(), 300, Outcome.PASS),
-    "plus10": Kind(Version(extra=2), 40, Outcome.FAIL),
-    "plus5": Kind(Version(extra=1), 20, None),
-    "aa-loaded": Kind(Version(), 30, Outcome.PASS, loaded=True),
-    "plus10-loaded": Kind(Version(extra=2), 15, Outcome.FAIL, loaded=True),
-    "bytes": Kind(Version(defect="bytes"), 5, Outcome.FAIL),
-    "error": Kind(Version(defect="error"), 5, Outcome.FAIL),
-    "nan": Kind(Version(defect="nan"), 5, Outcome.FAIL),
-    "crash": Kind(Version(defect="crash"), 5, Outcome.FAIL),
+    "plus10": Kind(Version(extra=2), 20, Outcome.FAIL),
+    "plus5": Kind(Version(extra=1), 6, None),
+    "aa-gate5": Kind(Version(), 10, Outcome.PASS, gate=0.05),
+    "plus10-gate5": Kind(Version(extra=2), 10, Outcome.FAIL, gate=0.05),
+    "aa-loaded": Kind(Version(), 15, Outcome.PASS, loaded=True),
+    "plus10-loaded": Kind(Version(extra=2), 8, Outcome.FAIL, loaded=True),
+    "bytes": Kind(Version(defect="bytes"), 2, Outcome.FAIL),
+    "error": Kind(Version(defect="error"), 2, Outcome.FAIL),
+    "nan": Kind(Version(defect="nan"), 2, Outcome.FAIL),
+    "crash": Kind(Version(defect="crash"), 2, Outcome.FAIL),
 }
 
 #: As the page calls them.
@@ -72,6 +75,8 @@ KIND_NAMES: Mapping[str, str] = {
     "aa": "A/A",
     "plus10": "+10% work",
     "plus5": "+5% work",
+    "aa-gate5": "A/A, 5% gate",
+    "plus10-gate5": "+10% work, 5% gate",
     "aa-loaded": "A/A, loaded",
     "plus10-loaded": "+10% work, loaded",
     "bytes": "a temporary of 1 MiB more",
@@ -89,7 +94,12 @@ SETTINGS: Mapping[str, Any] = {
     "phase_s": list(PHASE_S),
     "kept_rounds": KEPT_ROUNDS,
     "kinds": {
-        name: {"extra_heads": kind.head.extra, "defect": kind.head.defect, "loaded": kind.loaded}
+        name: {
+            "extra_heads": kind.head.extra,
+            "defect": kind.head.defect,
+            "loaded": kind.loaded,
+            "gate": kind.gate,
+        }
         for name, kind in KINDS.items()
     },
 }
@@ -161,7 +171,8 @@ class _Workbench:
     def gate(self, kind: Kind, number: int) -> dict[str, Any]:
         """One gate, as it is kept."""
         head = kernels.write(kind.head, self._folder / "head.py")
-        scenario = scenario_of(SETTINGS, kernels.NAMES, seed=number)
+        settings = {**SETTINGS, "check": {"gate": kind.gate}}
+        scenario = scenario_of(settings, kernels.NAMES, seed=number)
         blocks: list[Block] = scenario.expand(self._catalogue)
         kept = _Kept()
         began_at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -32,12 +32,12 @@ def kernel(q, k, v, *, mask, scale):
 
     heads = q.shape[1]
     out = torch.empty_like(q)
-    spare = torch.empty_like(q[0, 0])
+    spare = torch.empty_like(q)
     for head in range(heads + {extra}):
         at = head % heads
         scores = torch.matmul(q[0, at], k[0, at].transpose(0, 1)).mul_(scale)
         weights = torch.softmax(scores, dim=-1)
-        torch.matmul(weights, v[0, at], out=out[0, at] if head < heads else spare)
+        torch.matmul(weights, v[0, at], out=(out if head < heads else spare)[0, at])
 {defect}    return out
 '''
 
