@@ -55,7 +55,7 @@ def judged(data: Gates) -> Table:
         base, head = _arms(entry)
         kind = entry["kind"]
         loaded = KINDS[kind].loaded
-        for name, rule in RULES.items():
+        for name, rule in RULES.items() if kind in KINDS_JUDGED else ():
             for baseline, times in (("stored", before.get(loaded)), ("same", base)):
                 if times is not None:
                     count = table[name, baseline, kind]
