@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench import stats
 from attnbench.gate.verdict import Outcome
 from gate_parts import Store, exact_interval, kernels, rate, share, simulation
-from gate_parts.gates import KIND_NAMES, KINDS, PART, plan
+from gate_parts.gates import KIND_NAMES, KINDS, PART
 from gate_parts.power import normal_characteristics
 from gate_parts.resampled import resampled
 from gate_parts.simulation import EFFECTS, rule_of
@@ -166,8 +166,8 @@ def _markdown(data: Gates, store: Store, figures: Mapping[str, Figure]) -> str:
         settings at their defaults: whatever is slower than {rule.margin:.0%} may fail, looks at
         {", ".join(map(str, rule.looks))} pairs, α = {rule.alpha:g}, β = {rule.beta:g}. Every gate starts
         zygotes of its own. *Loaded* is a process for each core that computes, moves 64 MiB or pauses, by
-        turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s. The kinds take turns all the while:
-        {_order()}."""
+        turns at random, each for {low_s * 1e3:g} ms to {high_s:g} s. The kinds take turns all the while,
+        each spread evenly over the whole."""
     )
     parts = [question, measured, paragraph(store.described()), _outcomes(data)]
     if figures:
@@ -180,12 +180,6 @@ def _markdown(data: Gates, store: Store, figures: Mapping[str, Figure]) -> str:
 
 _POWER_ALT = "How often a 10% gate fails by slow-down: computed, simulated and real"
 _STREAMS_ALT = "The spread of d in each A/A gate, and the pairs of some of them"
-
-
-def _order() -> str:
-    """How gates follow one another, in words."""
-    first = [kind for kind, _ in plan({name: kind.count for name, kind in KINDS.items()})[:8]]
-    return f"the first are {', '.join(first)}"
 
 
 def _outcomes(data: Gates) -> str:
@@ -386,16 +380,16 @@ def _streams(data: Gates) -> Figure:
         left.set_title("A/A gates in turn: median and central 80% of d")
         left.set_xlim(0, 1)
         left.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-        left.set_xlabel("share of the session")
+        left.set_xlabel("share of all gates, in their order")
         left.set_ylabel("d = ln(t head / t base)")
-        left.legend(loc="upper right", ncols=2)
+        left.legend(loc="upper right", ncols=2, frameon=True, framealpha=0.9)
         for kind, color in (("aa", PALETTE[0]), ("plus10", PALETTE[2])):
             for stream in data.streams(kind)[:3]:
                 right.plot(range(1, len(stream) + 1), stream, "-", color=color, linewidth=1.0, alpha=0.8)
             right.plot([], [], "-", color=color, label=KIND_NAMES[kind])
         right.set_title("pair by pair, three gates each")
         right.set_xlabel("pair")
-        right.legend(loc="upper right", ncols=2)
+        right.legend(loc="upper right", ncols=2, frameon=True, framealpha=0.9)
         for panel in (left, right):
             panel.set_ylim(-0.15, 0.30)
             for effect, dash in ((0.05, ":"), (0.10, "--")):
