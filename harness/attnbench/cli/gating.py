@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attnbench.cli.bar import TransientBar
 from attnbench.cli.cells import duration
 from attnbench.cli.output import clean
 from attnbench.cli.terminal import console, print_points
@@ -106,18 +107,15 @@ class LiveDisplay(Display):
     """A bar of the pairs played, with the phase beside it; gone at the end, when the verdicts are printed."""
 
     def __init__(self, console: Console) -> None:
-        from rich.live import Live
-
         super().__init__()
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._bar = TransientBar(console)
 
     def __enter__(self) -> LiveDisplay:
-        self._live.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._live.stop()
+        self._bar.stop()
 
     def show_phase(self) -> None:
         """Name it beside the bar."""
@@ -132,24 +130,10 @@ class LiveDisplay(Display):
         self._draw()
 
     def _draw(self) -> None:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        parts: list[Any] = []
-        if self.total:
-            bar = Table.grid(padding=(0, 1))
-            width = max(10, min(40, self._console.width - 40))
-            tally = Counter(self.outcomes.values())
-            told = ", ".join(f"{number} {outcome}" for outcome, number in tally.items())
-            bar.add_row(
-                ProgressBar(total=self.total, completed=self.done, width=width),
-                Text(f"{self.done} of at most {self.total} pairs" + (f"; {told}" if told else "")),
-            )
-            parts.append(bar)
-        parts.append(Text(self.now, style="dim", no_wrap=True, overflow="ellipsis"))
-        self._live.update(Group(*parts), refresh=True)
+        tally = Counter(self.outcomes.values())
+        told = ", ".join(f"{number} {outcome}" for outcome, number in tally.items())
+        text = f"{self.done} of at most {self.total} pairs" + (f"; {told}" if told else "")
+        self._bar.draw(self.done, self.total, text, below=self.now)
 
 
 def display() -> Display:

@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from attnbench.cli import cells
+from attnbench.cli.bar import TransientBar
 from attnbench.cli.cells import Row
 from attnbench.cli.output import clean
 from attnbench.cli.results import results_table
@@ -157,19 +158,17 @@ class LiveProgress(Progress):
         clock: Callable[[], float] = monotonic,
         ceilings: Mapping[str, Ceilings] = MappingProxyType({}),
     ) -> None:
-        from rich.live import Live
-
         super().__init__(clock, ceilings)
         self._console = console
         self._rows: list[Row] = []
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._bar = TransientBar(console)
 
     def __enter__(self) -> LiveProgress:
-        self._live.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._live.stop()
+        self._bar.stop()
 
     def show_start(self, blocks: int) -> None:
         """Draw the empty table and the bar."""
@@ -191,20 +190,9 @@ class LiveProgress(Progress):
         self._draw()
 
     def _draw(self) -> None:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        bar = Table.grid(padding=(0, 1))
-        width = max(10, min(40, self._console.width - 50))
-        bar.add_row(
-            ProgressBar(total=max(self.total_s, 1e-9), completed=self.done_s, width=width),
-            Text(f"{self.finished}/{self.cases} cases, about {cells.duration(self.left_s)} left"),
-        )
-        parts: list[Any] = [self._newest()] if self._rows else []
-        running = Text(self.running, style="dim", no_wrap=True, overflow="ellipsis")
-        self._live.update(Group(*parts, bar, running), refresh=True)
+        above = [self._newest()] if self._rows else []
+        text = f"{self.finished}/{self.cases} cases, about {cells.duration(self.left_s)} left"
+        self._bar.draw(self.done_s, max(self.total_s, 1e-9), text, above=above, below=self.running)
 
     def _newest(self) -> ConsoleRenderable:
         """As many of the newest rows as fit above the bar; the whole table comes at the end."""

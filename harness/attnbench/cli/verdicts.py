@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attnbench.cli.bar import TransientBar
 from attnbench.cli.output import clean
 from attnbench.cli.terminal import console, print_grid
 from attnbench.units import counted, significant
@@ -100,29 +101,19 @@ class LiveDisplay(Display):
     """A bar, gone at the end; failures are told there."""
 
     def __init__(self, console: Console) -> None:
-        from rich.live import Live
-
         super().__init__()
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._bar = TransientBar(console)
 
     def __enter__(self) -> LiveDisplay:
-        self._live.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._live.stop()
+        self._bar.stop()
 
     def show(self) -> None:
         """Move the bar."""
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        bar = Table.grid(padding=(0, 1))
-        width = max(10, min(40, self._console.width - 40))
-        bar.add_row(ProgressBar(total=max(1, self.cases), completed=self.done, width=width), Text(self.state))
-        self._live.update(bar, refresh=True)
+        self._bar.draw(self.done, max(1, self.cases), self.state)
 
     def show_failure(self, result: Result) -> None:
         """Nothing: the bar counts it."""
