@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -10,6 +11,15 @@ from hypothesis import settings
 # Deterministic: the same examples everywhere, and no clock decides whether a test passes.
 settings.register_profile("attnbench", derandomize=True, deadline=None, database=None)
 settings.load_profile("attnbench")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C means what it does, also where the suite was started with it ignored, as by nohup.
+
+    What is ignored is inherited, and processes that are interrupted by tests would live on.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
