@@ -108,7 +108,7 @@ class ScenarioCollector(pytest.Collector):
 
     @classmethod
     def of(cls, session: pytest.Session, measuring: Measuring, blocks: Sequence[Block]) -> ScenarioCollector:
-        """The collector of a scenario's blocks, a child of the session."""
+        """The collector of a scenario's blocks, a child of pytest's root."""
         scenario = measuring.scenario
         name = f"{COLLECTION}{scenario.name}"
         collector: ScenarioCollector = cls.from_parent(

@@ -73,7 +73,7 @@ class ScenarioTests:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Put the scenarios beside what the session collects of files."""
+        """Put the scenarios beside what pytest collects of files."""
         report = yield
         if isinstance(collector, pytest.Session) and report.passed:
             report.result.extend(self._collectors)
