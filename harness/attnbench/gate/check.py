@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from attnbench.blocks import SYSTEM_CLOCKS, Clocks, inspect_block
 from attnbench.case import Block, Case
 from attnbench.errors import UsageError
+from attnbench.gate.arms import open_all
 from attnbench.gate.contest import Contest
 from attnbench.gate.deterministic import changes, confirmed, doubtful
 from attnbench.gate.pairing import Arm, Times
@@ -215,11 +216,12 @@ class _Gate:
     @contextmanager
     def _opened(self, *arms: str) -> Iterator[dict[str, BenchSource]]:
         """A fresh source for each of `arms`, all of them closed in the end."""
+        # All are waited for here: that they import their libraries is no part of timing.
+        sources = open_all([self.openers[arm] for arm in arms])
         with ExitStack() as stack:
-            sources = {arm: stack.enter_context(closing(self.openers[arm]())) for arm in arms}
-            for source in sources.values():
-                _ = source.hello  # they may still be importing, side by side; that is no part of timing
-            yield sources
+            for source in sources:
+                stack.enter_context(closing(source))
+            yield dict(zip(arms, sources, strict=True))
 
     def _judge(self, source: BenchSource) -> Judge:
         measure = self.scenario.measure
