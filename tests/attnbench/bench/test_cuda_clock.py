@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,14 +9,6 @@ import pytest
 from attnbench.bench import clock, cuda_clock
 from attnbench.bench.cuda_clock import LATE_TRIES, RETRIES, CudaClock, NotWaitedFor
 from fake_cuda import FakeCuda, FakeTime
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _quick_collections() -> Iterator[None]:
-    """Every sample collects garbage first, which takes 0.1 s with all that a test session has imported."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,10 +20,8 @@ from plugins.keeping import Function
 
 
 @pytest.fixture(autouse=True, scope="module")
-def imported() -> Iterator[None]:
+def imported() -> None:
     import_libraries()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -28,14 +28,8 @@ Step = tuple[int, int]
 Allocate = Callable[[int], Any]
 
 
-@pytest.fixture(scope="module")
-def unfrozen_in_the_end() -> Iterator[None]:
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
-def frozen(unfrozen_in_the_end: None) -> None:
+def frozen() -> None:
     """As in a bench: collecting, which every reading begins with, costs nothing."""
     gc.collect()
     gc.freeze()

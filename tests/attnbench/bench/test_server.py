@@ -5,7 +5,7 @@ import os
 import socket
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,10 @@ def right(q: Any, k: Any, v: Any, *, mask: Any, scale: float) -> Any:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def frozen() -> Iterator[None]:
+def frozen() -> None:
     """As in a bench: what was imported is no garbage, and collecting costs nothing."""
     import_libraries()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 PASSES = {"forward", "backward", "forward_backward"}
