@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attnbench.implementation import AttentionInputs, Implementation, attention
+    from attnbench.implementation import AttentionInputs, Implementation, ModuleInputs, attention
     from attnbench.masks import Mask
     from attnbench.table import load
     from attnbench.workload import AttentionShape, Workload
@@ -21,6 +21,7 @@ _HOMES = {
     "AttentionShape": "attnbench.workload",
     "Implementation": "attnbench.implementation",
     "Mask": "attnbench.masks",
+    "ModuleInputs": "attnbench.implementation",
     "Workload": "attnbench.workload",
     "attention": "attnbench.implementation",
     "load": "attnbench.table",
@@ -31,6 +32,7 @@ __all__ = [
     "AttentionShape",
     "Implementation",
     "Mask",
+    "ModuleInputs",
     "Workload",
     "__version__",
     "attention",

@@ -13,16 +13,18 @@ import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any, TypeVar
 
 from attnbench.case import Option
 from attnbench.masks import KINDS, Mask, parse
 from attnbench.workload import DTYPES, PASSES, SHAPES, Workload
 
-__all__ = ["AttentionInputs", "Implementation", "Options", "attention", "declared_in"]
+__all__ = ["AttentionInputs", "Implementation", "ModuleInputs", "Options", "attention", "declared_in"]
 
 Options = Mapping[str, Option]
 Function = TypeVar("Function", bound=Callable[..., Any])
+Built = TypeVar("Built")
 
 FRAMEWORKS = ("torch", "numpy")
 LAYOUTS = ("BHLD", "BLHD")
@@ -45,6 +47,91 @@ class AttentionInputs:
     mask: Mask
     scale: float
 
+    def leaves(self) -> dict[str, Any]:
+        """What has gradients in a backward pass, by name."""
+        return {"q": self.q, "k": self.k, "v": self.v}
+
+    def masks(self) -> list[Mask]:
+        """Every mask."""
+        return [self.mask]
+
+    @property
+    def build_s(self) -> float:
+        """Seconds spent on what is built once; the first call's time is reported without them."""
+        return self.mask.build_s
+
+
+@dataclass(slots=True)
+class ModuleInputs:
+    """What a kernel of any other operation is called with: activations, weights and masks.
+
+    `tensors` holds the activations by name: `x`, or `query`, `key` and `value` (mha); `src` (encoder_layer);
+    `tgt` and `memory` (decoder_layer); `src` and `tgt` (transformer); `x` (positional_encoding); `[B, L, E]`
+    each, or `[L, B, E]` where the workload's batch does not come first. `parameters` holds the weights by
+    their names in torch's state_dict. All are in the implementation's framework, in the workload's dtype, on
+    the case's device, and leaves in a backward pass. `mask` is the workload's, `other_masks` has the other
+    ones by axis (`memory_mask`, `src_mask`).
+
+    The first `past_len` positions of x are the past: they are the same at every call, so what is made of
+    them alone may be kept (a key-value cache). Nothing else is the same.
+    """
+
+    tensors: dict[str, Any]
+    parameters: dict[str, Any]
+    mask: Mask
+    other_masks: dict[str, Mask] = field(default_factory=dict)
+    past_len: int = 0
+    batch_first: bool = True
+    _built: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _seconds: float = field(default=0.0, repr=False, compare=False)
+
+    def leaves(self) -> dict[str, Any]:
+        """What has gradients in a backward pass, by name."""
+        return {**self.tensors, **self.parameters}
+
+    def masks(self) -> list[Mask]:
+        """Every mask."""
+        return [self.mask, *self.other_masks.values()]
+
+    @property
+    def query(self) -> Any:
+        """mha's queries `[B, Lq, E]`: x itself, its last positions where there is a past, or others."""
+        x = self.tensors.get("x")
+        if x is None:
+            return self.tensors["query"]
+        if not self.past_len:
+            return x
+        return x[:, self.past_len :] if self.batch_first else x[self.past_len :]
+
+    @property
+    def key(self) -> Any:
+        """mha's keys `[B, Lk, kdim]`; in self attention x."""
+        return self.tensors["x"] if "x" in self.tensors else self.tensors["key"]
+
+    @property
+    def value(self) -> Any:
+        """mha's values `[B, Lk, vdim]`; in self attention x."""
+        return self.tensors["x"] if "x" in self.tensors else self.tensors["value"]
+
+    def kept(self, key: str, build: Callable[[], Built]) -> Built:
+        """What `build()` returns, built at the first call with this `key` and kept as long as the inputs.
+
+        For what a user of the kernel has before calling it: a module over `parameters`, weights that were
+        quantised, the keys and values of the past. Building it is in no call's time, not even the first's.
+        """
+        if key not in self._built:
+            others, began = self.build_s, perf_counter()
+            self._built[key] = build()
+            # What masks, or nested calls, were built for meanwhile is counted there already.
+            self._seconds += perf_counter() - began - (self.build_s - others)
+        built: Built = self._built[key]
+        return built
+
+    @property
+    def build_s(self) -> float:
+        """Seconds spent on what is built once; the first call's time is reported without them."""
+        return self._seconds + sum(mask.build_s for mask in self.masks())
+
 
 def _supports_everything(workload: Workload, options: Options, device: str) -> str | None:
     del workload, options, device
@@ -60,18 +147,22 @@ def _always_available(device: str) -> str | None:
 class Implementation:
     """One way to compute an operation.
 
-    `load(workload, options)` imports what it needs and returns the kernel: `kernel(inputs) -> output`,
-    for attention o `[B, H, Lq, Dv]`. `supports(workload, options, device)` returns None, or why it cannot
-    do this (the row's `unsupported: …`); it may take fewer arguments. `available(device)` returns None, or
-    how to get what is missing (`unavailable: …`). `options` holds every option with its default.
-    `load_backward(workload, options)`, for implementations that bring their own, returns
-    `backward(inputs, output, grad_out) -> (dq, dk, dv)`; without it gradients come from torch's autograd.
-    `resolved_backend(inputs)` tells which kernel really runs, where that is the library's choice. All of
-    them are called in measuring processes only.
+    `load(workload, options)` imports what it needs and returns the kernel: `kernel(inputs) -> output`. For
+    attention inputs are `AttentionInputs` and the output is o `[B, H, Lq, Dv]`; for every other operation
+    inputs are `ModuleInputs` and the output is what the shape's `outputs` say: o, or (o, weights).
+    `supports(workload, options, device)` returns None, or why it cannot do this (the row's `unsupported: …`);
+    it may take fewer arguments. `available(device)` returns None, or how to get what is missing
+    (`unavailable: …`). `options` holds every option with its default. `load_backward(workload, options)`, for
+    implementations that bring their own, returns `backward(inputs, output, grad_out) -> (dq, dk, dv)`, or the
+    gradients of all `leaves`; without it gradients come from torch's autograd. `resolved_backend(inputs)`
+    tells which kernel really runs, where that is the library's choice. All of them are called in measuring
+    processes only.
 
     `memory` and `flops` say in O-notation what the algorithm holds beside inputs and output, and how much it
     computes; `source` where it comes from (a paper's section, a library's function). They are for the reader.
     `compiles` tells that a first call takes many seconds, since the kernel is compiled for each workload.
+    `precision` names what it computes in, where that is less than the workload's dtype (`int8`): its errors
+    are judged like anybody's, and the verdict says why they are large.
     """
 
     name: str
@@ -82,6 +173,7 @@ class Implementation:
     flops: str = ""
     source: str = ""
     compiles: bool = False
+    precision: str = ""
     load: Callable[[Workload, Options], Callable[[Any], Any]]
     supports: Callable[[Workload, Options, str], str | None] = _supports_everything
     available: Callable[[str], str | None] = _always_available
@@ -97,7 +189,7 @@ class Implementation:
             )
         _require("operation", self.operation, SHAPES)
         _require("framework", self.framework, FRAMEWORKS)
-        for told in ("summary", "memory", "flops", "source"):
+        for told in ("summary", "memory", "flops", "source", "precision"):
             if not isinstance(getattr(self, told), str):
                 raise ValueError(f"{told} of {self.name!r} must be text, got {getattr(self, told)!r}")
         if not isinstance(self.options, Mapping):

@@ -23,7 +23,7 @@ from attnbench.errors import PluginError
 from attnbench.implementation import Implementation, declared_in
 from attnbench.protocol import ImplementationInfo
 
-__all__ = ["ENTRY_POINT_GROUP", "Entry", "Registry", "load_plugin"]
+__all__ = ["ENTRY_POINT_GROUP", "Entry", "Registry", "current", "load_plugin", "use"]
 
 ENTRY_POINT_GROUP = "attnbench.implementations"
 
@@ -148,6 +148,23 @@ class Registry:
         if not added:
             raise PluginError(_declares_nothing(path))
         self._entries.update(added)
+
+
+#: The registry of this process, once somebody made or asked for it.
+_current: Registry | None = None
+
+
+def use(registry: Registry) -> None:
+    """Make `registry` the one that `current` returns: a measuring process' own, plug-ins included."""
+    global _current
+    _current = registry
+
+
+def current() -> Registry:
+    """The registry of this process: the one in use, else that of the packages installed here."""
+    registry = _current or Registry.discover()
+    use(registry)
+    return registry
 
 
 def load_plugin(path: Path, module_name: str) -> list[Implementation]:

@@ -8,10 +8,11 @@ nothing here needs a framework.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
-from attnbench.masks import canonical, why_impossible
+from attnbench.masks import canonical
+from attnbench.shapes import SHAPES, AttentionShape, AxisError, Shape
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -33,131 +34,6 @@ PASSES = ("forward", "backward", "forward_backward")
 #: How inputs are drawn; see `attnbench.inputs`.
 DISTRIBUTIONS = ("normal", "uniform", "large_logits", "extreme_logits", "outliers")
 
-#: The largest size that an axis may have.
-LARGEST = 2**31 - 1
-
-#: Stands for a size that equals another one unless it is given.
-SAME = -1
-
-
-class AxisError(ValueError):
-    """An axis of a shape that is missing, superfluous or contradicts another; `axis` names it."""
-
-    def __init__(self, axis: str, message: str) -> None:
-        self.axis = axis
-        super().__init__(message)
-
-
-class Shape(Protocol):
-    """What the harness asks of an operation's shape type; shapes are frozen and hashable."""
-
-    #: The axes a scenario may give for this shape, each with its default (None: no default of its own).
-    AXES: ClassVar[Mapping[str, int | None]]
-
-    @classmethod
-    def from_axes(cls, axes: Mapping[str, int]) -> Self:
-        """The shape of a scenario's axes.
-
-        Raises:
-            AxisError: an axis is missing, superfluous or contradicts another.
-        """
-        ...
-
-    def columns(self) -> dict[str, int]:
-        """The shape's columns in the table."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """Short, readable, stable: part of every case id."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class AttentionShape:
-    """q `[batch, heads, q_len, head_dim]`, k `[batch, kv_heads, kv_len, head_dim]`, v `[…, v_head_dim]`.
-
-    The output is `[batch, heads, q_len, v_head_dim]`; `v_head_dim` is `head_dim` unless it is given.
-    """
-
-    batch: int
-    heads: int
-    kv_heads: int
-    q_len: int
-    kv_len: int
-    head_dim: int
-    v_head_dim: int = SAME
-
-    AXES: ClassVar[Mapping[str, int | None]] = {
-        "batch": 1,
-        "heads": None,
-        "kv_heads": None,
-        "head_dim": None,
-        "v_head_dim": None,
-        "seq_len": None,
-        "q_len": None,
-        "kv_len": None,
-    }
-
-    def __post_init__(self) -> None:
-        if self.v_head_dim == SAME:
-            object.__setattr__(self, "v_head_dim", self.head_dim)
-        for field in fields(self):
-            size = getattr(self, field.name)
-            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= LARGEST:
-                raise AxisError(field.name, f"expected a whole number from 1 to {LARGEST}, got {size!r}")
-        if self.heads % self.kv_heads:
-            raise AxisError("kv_heads", f"expected a divisor of heads ({self.heads}), got {self.kv_heads}")
-
-    @classmethod
-    def from_axes(cls, axes: Mapping[str, int]) -> Self:
-        """The shape of `axes`: `seq_len` stands for equal `q_len` and `kv_len`; kv_heads default to heads,
-        v_head_dim to head_dim.
-
-        Raises:
-            AxisError: an axis is missing, superfluous or contradicts another.
-        """
-        for axis in axes:
-            if axis not in cls.AXES:
-                raise AxisError(axis, f"is no axis of attention; the axes are {', '.join(cls.AXES)}")
-        if "seq_len" in axes:
-            for axis in ("q_len", "kv_len"):
-                if axis in axes:
-                    raise AxisError(axis, "give either seq_len or q_len and kv_len, not both")
-        for axis in ("heads", "head_dim"):
-            if axis not in axes:
-                raise AxisError(axis, "is missing: attention needs heads and head_dim")
-        lengths = {}
-        for axis in ("q_len", "kv_len"):
-            if axis not in axes and "seq_len" not in axes:
-                raise AxisError(axis, "is missing: give seq_len, or q_len and kv_len")
-            lengths[axis] = axes.get(axis, axes.get("seq_len", 0))
-        return cls(
-            batch=axes.get("batch", 1),
-            heads=axes["heads"],
-            kv_heads=axes.get("kv_heads", axes["heads"]),
-            head_dim=axes["head_dim"],
-            v_head_dim=axes.get("v_head_dim", axes["head_dim"]),
-            **lengths,
-        )
-
-    def columns(self) -> dict[str, int]:
-        """The shape's columns in the table."""
-        return asdict(self)
-
-    @property
-    def label(self) -> str:
-        """`B1-H8-L512-D64`; grouped queries as `H32kv8`, unequal lengths as `Lq1-Lk512`, `D192v128`."""
-        heads = f"H{self.heads}" if self.heads == self.kv_heads else f"H{self.heads}kv{self.kv_heads}"
-        equal = self.q_len == self.kv_len
-        lengths = f"L{self.q_len}" if equal else f"Lq{self.q_len}-Lk{self.kv_len}"
-        own = "" if self.v_head_dim == self.head_dim else f"v{self.v_head_dim}"
-        return f"B{self.batch}-{heads}-{lengths}-D{self.head_dim}{own}"
-
-
-#: The shape type of each operation.
-SHAPES: dict[str, type[AttentionShape]] = {"attention": AttentionShape}
-
 
 @dataclass(frozen=True, slots=True)
 class Workload:
@@ -167,12 +43,14 @@ class Workload:
     `PASSES`, `inputs` one of `DISTRIBUTIONS`.
 
     Raises:
-        AxisError: one of these is none, or the shape has too few keys for the mask.
+        AxisError: one of these is none, or the shape has too few keys for the mask, or none at all.
         ValueError: the mask is none.
+        TypeError: the shape is another operation's.
     """
 
     operation: str
-    shape: AttentionShape
+    #: Of the type that `SHAPES` has for the operation; who reads its fields knows which operation it is.
+    shape: Any
     mask: str = "none"
     dtype: str = "float32"
     pass_: str = "forward"
@@ -188,7 +66,10 @@ class Workload:
             if value not in known:
                 raise AxisError(axis, f"{axis} must be one of {', '.join(known)}; got {value!r}")
         object.__setattr__(self, "mask", canonical(self.mask))
-        why = why_impossible(self.mask, self.shape.kv_len)
+        if not isinstance(self.shape, SHAPES[self.operation]):
+            expected = SHAPES[self.operation].__name__
+            raise TypeError(f"{self.operation} takes a shape of type {expected}, got {self.shape!r}")
+        why = self.shape.why_impossible(self.mask)
         if why is not None:
             raise AxisError("mask", why)
 
@@ -200,6 +81,19 @@ class Workload:
             parts.append(self.inputs)
         return "/".join(parts)
 
+    def leaves(self) -> dict[str, tuple[int, ...]]:
+        """What a kernel is called with and has gradients: activations, then weights, each with its size."""
+        return {**self.shape.activations(), **self.shape.parameters()}
+
+    def results(self) -> dict[str, tuple[int, ...]]:
+        """What the pass computes, in the order in which the timed call returns it, each with its size.
+
+        `o`, what else a forward returns, and `d` + name for the gradient of each of the `leaves`.
+        """
+        outputs = {} if self.pass_ == "backward" else self.shape.outputs()
+        gradients = {} if self.pass_ == "forward" else {f"d{name}": n for name, n in self.leaves().items()}
+        return {**outputs, **gradients}
+
     @property
     def itemsize(self) -> int:
         """Bytes per element."""
@@ -209,7 +103,7 @@ class Workload:
         """A JSON object that `from_json` reads back."""
         return {
             "operation": self.operation,
-            "shape": self.shape.columns(),
+            "shape": self.shape.to_json(),
             "mask": self.mask,
             "dtype": self.dtype,
             "pass": self.pass_,

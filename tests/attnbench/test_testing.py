@@ -272,7 +272,7 @@ def test_an_output_of_another_shape_is_wrong() -> None:
         (plain, {"heads": 0}, "heads: expected a whole number from 1"),
         (plain, {"blocks": 2}, "blocks: is no axis of attention"),
         (plain, {"dtype": "float8"}, "dtype must be one of"),
-        (plain, {"operation": "mha"}, "operation must be one of attention; got 'mha'"),
+        (plain, {"operation": "conv"}, "operation must be one of attention, "),
         (plain, {"workload": SMALL}, "give either a Workload or axes"),
         (plain, {"workload": "small"}, "expected an attnbench.Workload or a mapping of axes, got 'small'"),
     ],

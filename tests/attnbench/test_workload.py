@@ -115,7 +115,7 @@ def test_a_mask_has_one_spelling() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"operation": "attn"}, "operation must be one of attention; got 'attn'"),
+        ({"operation": "attn"}, "operation must be one of attention, mha, .*; got 'attn'"),
         ({"dtype": "int8"}, "dtype must be one of float64, .*; got 'int8'"),
         ({"pass_": "fwd"}, "pass must be one of forward, .*; got 'fwd'"),
         ({"inputs": "zeros"}, "inputs must be one of normal, .*; got 'zeros'"),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from attnbench.bench.kernel import LoadedCase, as_tensor
 from attnbench.bench.poison import is_poisoned, poison
 from attnbench.bench.verdict import LARGEST_RATIO, TensorStandard, Verdict
-from attnbench.inputs import DrawnAttention, place_tensor, same_bits
+from attnbench.inputs import Drawn, DrawnAttention, place_tensor, same_bits
 from attnbench.protocol import AccuracyReply, finite_or_none
 from attnbench.reference import Answer, answer, few_rows, grad_out_on, sampled_rows, yardstick
 
@@ -160,7 +160,7 @@ def _follows(name: str, verdict: Verdict, again: Verdict) -> Verdict:
     return replace(again, reason=reason)
 
 
-def _grad_out(drawn: DrawnAttention, standard: Standard) -> torch.Tensor | None:
+def _grad_out(drawn: Drawn, standard: Standard) -> torch.Tensor | None:
     """The gradient of the output that `standard` is for."""
     return None if drawn.grad_out is None else grad_out_on(standard.rows, drawn.grad_out)
 

@@ -42,7 +42,8 @@ def kept_bytes(case: LoadedCase) -> int:
     new = gc.get_objects()
     new += gc.get_referents(*new)  # arrays are not among the objects that are collected; what holds them is
     found = _storages(new) | _storages(_within(case.functions, MOST_OBJECTS))
-    own = _storages(_within([case.inputs, case.grad_out, case.drawn]))
+    inputs = case.inputs
+    own = _storages(_within([inputs.leaves(), inputs.masks(), case.grad_out, case.drawn]))
     return sum(size for at, size in found.items() if at not in own)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,18 +11,11 @@ from typing import Any
 import numpy as np
 
 from attnbench.case import Option
-from attnbench.implementation import AttentionInputs, Implementation
-from attnbench.inputs import DrawnAttention, InputPool
-from attnbench.workload import AttentionShape, Workload
+from attnbench.implementation import Implementation
+from attnbench.inputs import Drawn, InputPool
+from attnbench.workload import Workload
 
-__all__ = ["RESULTS", "LoadedCase", "OutputError", "as_tensor", "describe", "load_case", "why_unsupported"]
-
-#: What each pass computes, in the order in which the timed call returns it.
-RESULTS: Mapping[str, tuple[str, ...]] = {
-    "forward": ("o",),
-    "backward": ("dq", "dk", "dv"),
-    "forward_backward": ("o", "dq", "dk", "dv"),
-}
+__all__ = ["LoadedCase", "OutputError", "as_tensor", "describe", "load_case", "why_unsupported"]
 
 
 class OutputError(ValueError):
@@ -77,8 +71,8 @@ def load_case(
 class LoadedCase:
     """A kernel with its inputs placed.
 
-    `inputs` and `grad_out` (`[B, H, Lq, Dv]`, None for a forward pass) are its own; `drawn` holds the same
-    numbers untouched.
+    `inputs` and `grad_out` (of `o`; None for a forward pass) are its own; `drawn` holds the same numbers
+    untouched.
     """
 
     def __init__(
@@ -87,11 +81,11 @@ class LoadedCase:
         implementation: Implementation,
         workload: Workload,
         device: str,
-        drawn: DrawnAttention,
-        inputs: AttentionInputs,
+        drawn: Drawn,
+        inputs: Any,
         grad_out: Any,
-        kernel: Callable[[AttentionInputs], Any],
-        backward: Callable[[AttentionInputs, Any, Any], tuple[Any, ...]] | None = None,
+        kernel: Callable[[Any], Any],
+        backward: Callable[[Any, Any, Any], tuple[Any, ...]] | None = None,
     ) -> None:
         self.implementation = implementation
         self.workload = workload
@@ -101,6 +95,9 @@ class LoadedCase:
         self.grad_out = grad_out
         self.kernel = kernel
         self._own_backward = backward
+        self._sizes = workload.results()
+        first = next(iter(inputs.leaves().values()))
+        self._placed_on = str(first.device) if self.framework == "torch" else "cpu"
 
     @property
     def framework(self) -> str:
@@ -124,18 +121,13 @@ class LoadedCase:
     @property
     def output_bytes(self) -> int:
         """Bytes of all that one timed call returns."""
-        return sum(
-            int(np.prod(self._expected_shape(name))) * self.workload.itemsize
-            for name in RESULTS[self.workload.pass_]
-        )
+        sizes = self._sizes.values()
+        return sum(math.prod(size) * self.workload.itemsize for size in sizes)
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of q, k and v, and of all that one timed call returns."""
-        return (
-            sum(int(each.nbytes) for each in (self.inputs.q, self.inputs.k, self.inputs.v))
-            + self.output_bytes
-        )
+        """Bytes of all that a kernel is called with, and of all that one timed call returns."""
+        return sum(int(each.nbytes) for each in self.inputs.leaves().values()) + self.output_bytes
 
     def resolved_backend(self) -> str | None:
         """Which kernel really runs, where the implementation leaves that to its library and can tell."""
@@ -170,43 +162,46 @@ class LoadedCase:
             return partial(kernel, inputs)
         if self.workload.pass_ == "backward":
             with self.grad_mode():
-                output = self._checked("o", kernel(inputs))
+                output = self._first(kernel(inputs))
         if own_backward is not None:
             if self.workload.pass_ == "backward":
                 return partial(own_backward, inputs, output, grad_out)
 
             def forward_own_backward() -> tuple[Any, ...]:
                 fresh = kernel(inputs)
-                return (fresh, *own_backward(inputs, fresh, grad_out))
+                return (*_each(fresh), *own_backward(inputs, fresh, grad_out))
 
             return forward_own_backward
 
         import torch
 
-        leaves = (inputs.q, inputs.k, inputs.v)
+        leaves = tuple(inputs.leaves().values())
         if self.workload.pass_ == "backward":
             graph = self._with_graph(output)
             return lambda: torch.autograd.grad(graph, leaves, grad_out, retain_graph=True)
 
         def forward_backward() -> tuple[Any, ...]:
-            output = self._with_graph(kernel(inputs))
-            return (output, *torch.autograd.grad(output, leaves, grad_out))
+            outputs = _each(kernel(inputs))
+            return (*outputs, *torch.autograd.grad(self._with_graph(outputs[0]), leaves, grad_out))
 
         return forward_backward
 
     def named(self, value: Any) -> dict[str, Any]:
-        """What a timed call returned, by name (`o`, `dq`, `dk`, `dv`), each checked.
+        """What a timed call returned, by name (`o`, `dq`, …; see `Workload.results`), each checked.
 
         Raises:
             OutputError: something missing, or of the wrong kind, shape, dtype or device.
         """
-        names = RESULTS[self.workload.pass_]
+        names = tuple(self._sizes)
         values = (value,) if names == ("o",) else value
         if not isinstance(values, tuple | list) or len(values) != len(names):
             raise OutputError(
                 f"{self.implementation.name} must return {', '.join(names)}, got {describe(values)}"
             )
-        return {name: self._checked(name, each) for name, each in zip(names, values, strict=True)}
+        return {
+            name: self._checked(name, each, self._sizes[name])
+            for name, each in zip(names, values, strict=True)
+        }
 
     def results(self, call: Callable[[], Any]) -> dict[str, Any]:
         """Run `call` (from `prepare_call`) once; its results by name, checked and detached.
@@ -230,14 +225,17 @@ class LoadedCase:
             "declare the pass forward only, or bring a backward"
         )
 
-    def _expected_shape(self, name: str) -> tuple[int, ...]:
-        shape: AttentionShape = self.workload.shape
-        features = shape.v_head_dim if name in ("o", "dv") else shape.head_dim
-        if name in ("o", "dq"):
-            return (shape.batch, shape.heads, shape.q_len, features)
-        return (shape.batch, shape.kv_heads, shape.kv_len, features)
+    def _first(self, value: Any) -> Any:
+        """The output `o` among what a forward returned, checked."""
+        outputs = self.workload.shape.outputs()
+        values = _each(value)
+        if len(values) != len(outputs):
+            raise OutputError(
+                f"{self.implementation.name} must return {', '.join(outputs)}, got {describe(value)}"
+            )
+        return self._checked("o", values[0], outputs["o"])
 
-    def _checked(self, name: str, value: Any) -> Any:
+    def _checked(self, name: str, value: Any, size: tuple[int, ...]) -> Any:
         """`value`, if it is the framework's tensor with the shape, dtype and device that `name` must have."""
         what = f"{name} of {self.implementation.name}"
         if self.framework == "numpy":
@@ -253,14 +251,19 @@ class LoadedCase:
             device = str(value.device)
         checks = (
             ("layout", "strided", layout),  # a sparse output is none that the next layer could take
-            ("shape", self._expected_shape(name), tuple(value.shape)),
+            ("shape", size, tuple(value.shape)),
             ("dtype", self.workload.dtype, dtype),
-            ("device", str(self.inputs.q.device) if self.framework == "torch" else "cpu", device),
+            ("device", self._placed_on, device),
         )
         for aspect, expected, got in checks:
             if expected != got:
                 raise OutputError(f"{what} must have {aspect} {expected}, got {got}")
         return value
+
+
+def _each(value: Any) -> tuple[Any, ...]:
+    """What a forward returned, one by one."""
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def describe(value: Any) -> str:

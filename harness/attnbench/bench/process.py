@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from attnbench.bench.limits import limit_memory, take_the_blame
 from attnbench.bench.server import BenchServer
 from attnbench.protocol import Channel
-from attnbench.registry import Registry
+from attnbench.registry import Registry, use
 
 __all__ = ["Settings", "run"]
 
@@ -40,4 +40,5 @@ def run(endpoint: socket.socket, registry: Registry, settings: Settings) -> None
     # sweep the caches.
     gc.freeze()
     gc.enable()
+    use(registry)  # for kernels that have another implementation inside
     BenchServer(registry).serve(Channel(endpoint))

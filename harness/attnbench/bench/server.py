@@ -18,6 +18,7 @@ from attnbench.bench.kept import kept_bytes
 from attnbench.bench.kernel import LoadedCase, describe, load_case, why_unsupported
 from attnbench.bench.settings import TorchSettings
 from attnbench.bench.timed import Instruments, Timed
+from attnbench.bench.weights import weights
 from attnbench.implementation import Implementation
 from attnbench.inputs import InputPool
 from attnbench.protocol import (
@@ -31,6 +32,7 @@ from attnbench.protocol import (
     PrepareReply,
     SampleReply,
     VerifyReply,
+    WeightsReply,
 )
 from attnbench.registry import Registry
 from attnbench.workload import Workload
@@ -73,6 +75,7 @@ class BenchServer:
             "sample": self._sample,
             "energy": self._energy,
             "verify": self._verify,
+            "weights": self._weights,
             "release": self._release,
             "describe": self._describe,
             "ceiling": self._ceiling,
@@ -175,6 +178,10 @@ class BenchServer:
         held = self._held(request)
         return VerifyReply(reason=replay.why_replayed(held.case, held.timed.call(), held.norms))
 
+    def _weights(self, request: Mapping[str, Any]) -> WeightsReply:
+        held = self._held(request)
+        return weights(held.case, request["element"], request["heads"])
+
     def _release(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self._cases.pop(request["case"], None)
         gc.collect()
@@ -212,12 +219,12 @@ def _refuse(status: str, reason: object) -> None:
 
 
 def _first_call(case: LoadedCase) -> tuple[float, dict[str, float]]:
-    """Seconds of the first call, which compiles and tunes, without what building the mask took; its norms.
+    """Seconds of the first call, which compiles and tunes, without what is built once; its norms.
 
     In a backward pass the first forward is part of it. The output is checked, after the clock has stopped.
     """
-    mask, wait = case.inputs.mask, waiting_for(case.device)
-    built = mask.build_s
+    inputs, wait = case.inputs, waiting_for(case.device)
+    built = inputs.build_s
     began = perf_counter()
     call = case.prepare_call()
     with case.grad_mode():
@@ -226,4 +233,4 @@ def _first_call(case: LoadedCase) -> tuple[float, dict[str, float]]:
         wait()
     elapsed = perf_counter() - began
     norms = replay.norms(case.named(value))
-    return max(0.0, elapsed - (mask.build_s - built)), norms
+    return max(0.0, elapsed - (inputs.build_s - built)), norms

@@ -135,9 +135,9 @@ def _implementations(source: BenchSource) -> list[dict[str, Any]]:
 def _state(asker: Asker, info: ImplementationInfo, device: str) -> str:
     """`available`, or why not, of a small workload in the first dtype that the implementation takes."""
     from attnbench.case import Case, Variant
-    from attnbench.workload import AttentionShape, Workload
+    from attnbench.workload import SHAPES, Workload
 
-    shape = AttentionShape(batch=1, heads=1, kv_heads=1, q_len=64, kv_len=64, head_dim=64)
+    shape = SHAPES[info["operation"]].plain()
     first = ""
     for dtype in ASKED_DTYPES:
         workload = Workload(info["operation"], shape, dtype=dtype)

@@ -95,9 +95,9 @@ class PlannedBlock:
 
 
 def score_bytes(workload: Workload) -> int:
-    """Bytes of the score matrix `[batch, heads, q_len, kv_len]`."""
-    shape = workload.shape
-    return shape.batch * shape.heads * shape.q_len * shape.kv_len * workload.itemsize
+    """Bytes of the largest score matrix `[batch, heads, q_len, kv_len]`; 0 where nobody attends."""
+    scores: int = workload.shape.scores()
+    return scores * workload.itemsize
 
 
 def _ask(matrix: Sequence[tuple[Scenario, Sequence[Block]]], sources: Sources) -> list[PlannedBlock]:

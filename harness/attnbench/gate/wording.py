@@ -26,7 +26,8 @@ def case_names(cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _parts(case: Case) -> list[str]:
-    return case.workload.shape.label.split("-")
+    label: str = case.workload.shape.label
+    return label.split("-")
 
 
 def _size(case: Case) -> str:

@@ -28,7 +28,8 @@ from attnbench.scenario.values import (
     Text,
     Whole,
 )
-from attnbench.workload import DISTRIBUTIONS, DTYPES, LARGEST, PASSES, SHAPES
+from attnbench.shapes import LARGEST, Axis
+from attnbench.workload import DISTRIBUTIONS, DTYPES, PASSES, SHAPES
 
 __all__ = ["CONDITIONS", "REQUIRED", "Check", "Document", "Limits", "Measure", "document", "keys"]
 
@@ -189,16 +190,22 @@ class Document(_Section):
 #: Keys that a file must have; `matrix` or `include` beside them.
 REQUIRED = ("name", "operation", "implementations")
 
-_SIZES = {
-    "batch": "Sequences computed together.",
-    "heads": "Query heads.",
-    "kv_heads": "Key and value heads, a divisor of heads (grouped queries); by default as many as heads.",
-    "head_dim": "Numbers per head and position.",
-    "v_head_dim": "Numbers per head and position of the values and the output; by default head_dim.",
-    "seq_len": "Length of queries and keys alike; or give q_len and kv_len.",
-    "q_len": "Length of the queries; 1 is a decoding step.",
-    "kv_len": "Length of keys and values.",
-}
+
+def _kind(axis: Axis) -> Any:
+    """The kind of value that an axis of a shape takes."""
+    match axis.kind:
+        case "size":
+            return Annotated[int, Whole(1, LARGEST)]
+        case "switch":
+            return Annotated[bool, Switch()]
+        case "choice":
+            return Annotated[str, OneOf(axis.choices)]
+        case "share":
+            return Annotated[float, Number(0, 1, closed_below=True)]
+        case "mask":
+            return Annotated[str, MaskName()]
+    raise ValueError(f"there is no kind of axis {axis.kind!r}")
+
 
 #: What a workload is defined by beside its shape: the kind of value, its default, what it means.
 CONDITIONS: dict[str, tuple[Any, str, str]] = {
@@ -230,15 +237,17 @@ def _section(name: str, about: str, fields: Mapping[str, tuple[Any, Any]]) -> An
 @cache
 def document(operation: str) -> type[Document]:
     """The model of a scenario file for one operation."""
-    size = Annotated[int, Whole(1, LARGEST)]
-    sizes = {axis: _SIZES.get(axis, "An axis of the shape.") for axis in SHAPES[operation].AXES}
+    axes = {name: (_kind(axis), axis) for name, axis in SHAPES[operation].AXES.items()}
+    own = operation.title().replace("_", "")  # the operation's part of a model's name
 
     def one() -> dict[str, tuple[Any, Any]]:
-        return {axis: _key(size, text) for axis, text in sizes.items()}
+        return {name: _key(kind, axis.about) for name, (kind, axis) in axes.items()}
 
     def many(*, defaults: bool) -> dict[str, tuple[Any, Any]]:
-        axes = SHAPES[operation].AXES.items()
-        shape = {axis: _many(size, sizes[axis], default if defaults else None) for axis, default in axes}
+        shape = {
+            name: _many(kind, axis.about, axis.default if defaults else None)
+            for name, (kind, axis) in axes.items()
+        }
         return shape | {
             key: _many(kind, text, default if defaults else None)
             for key, (kind, default, text) in CONDITIONS.items()
@@ -250,20 +259,22 @@ def document(operation: str) -> type[Document]:
             "device": _many(Annotated[str, Device()], "Devices listed under devices."),
         }
 
-    shape = _section("ShapeEntry", "Axes whose values belong together.", one())
+    shape = _section(f"{own}ShapeEntry", "Axes whose values belong together.", one())
     linked = {"shape": _many(shape, "Axes that vary together, crossed with the other axes.")}
     matrix = _section(
-        "Matrix",
+        f"{own}Matrix",
         "Axes of the workloads; the product of their values is measured.",
         linked | many(defaults=True),
     )
     exclude = _section(
-        "Exclude", "Leaves out the cases of the matrix that match every key.", where() | many(defaults=False)
+        f"{own}Exclude",
+        "Leaves out the cases of the matrix that match every key.",
+        where() | many(defaults=False),
     )
     conditions = {key: _key(kind, text, default) for key, (kind, default, text) in CONDITIONS.items()}
-    include: Any = _section("Include", "One more workload, whole.", where() | one() | conditions)
+    include: Any = _section(f"{own}Include", "One more workload, whole.", where() | one() | conditions)
     model: type[Document] = create_model(
-        "Scenario",
+        f"{own}Scenario",
         __base__=Document,
         __doc__=Document.__doc__,
         operation=(

@@ -23,7 +23,6 @@ from attnbench.workload import Workload
 if TYPE_CHECKING:
     from attnbench.inputs import InputPool
     from attnbench.protocol import AccuracyReply
-    from attnbench.registry import Registry
 
 __all__ = ["Checked", "NotRun", "assert_conforms", "conformance_test", "figures", "supported_grid"]
 
@@ -147,7 +146,9 @@ def figures(reply: AccuracyReply) -> str:
 
 def _implementation(given: Checked) -> Implementation:
     if isinstance(given, str):
-        return _registry().get(given)
+        from attnbench.registry import current
+
+        return current().get(given)
     found = given if isinstance(given, Implementation) else getattr(given, "__attnbench__", None)
     if not isinstance(found, Implementation):
         raise ValueError(
@@ -163,13 +164,6 @@ def _why_not(
     from attnbench.bench.kernel import why_unsupported
 
     return why_unsupported(implementation, options, workload, device)
-
-
-@cache
-def _registry() -> Registry:
-    from attnbench.registry import Registry
-
-    return Registry.discover()
 
 
 @cache
