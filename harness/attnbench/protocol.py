@@ -5,8 +5,8 @@ verb's figures, or `"ok": false` with a `status` and a `reason`. This is the sea
 answers these verbs (`Bench` below) can be driven, a scripted one as well as a process.
 
 Verbs of a zygote: `hello`, `fork`, `reap`. Verbs of a bench: `prepare`, `memory`, `reference`, `accuracy`,
-`sample`, `energy`, `verify`, `release`; `describe` and `ceiling`, which need no case. Their parameters and
-answers are the TypedDicts below.
+`sample`, `energy`, `verify`, `weights`, `release`; `describe` and `ceiling`, which need no case. Their
+parameters and answers are the TypedDicts below.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any, NotRequired, Protocol, TypedDict
 
 __all__ = [
     "FAILURES",
+    "MOST_WEIGHTS",
     "PROTOCOL_VERSION",
+    "WEIGHTED",
     "AccuracyReply",
     "Bench",
     "BenchFailed",
@@ -40,6 +42,7 @@ __all__ = [
     "PrepareReply",
     "SampleReply",
     "VerifyReply",
+    "WeightsReply",
     "finite_or_none",
 ]
 
@@ -47,6 +50,12 @@ PROTOCOL_VERSION = 1
 
 #: A message longer than this is a fault, not an answer.
 LONGEST_MESSAGE_BYTES = 16 * 1024 * 1024
+
+#: The operations whose cases can be asked for attention weights.
+WEIGHTED = ("attention", "mha")
+
+#: Attention weights that one answer may hold: 4 bytes each, as text a third more.
+MOST_WEIGHTS = 2**21
 
 #: What a verb can answer instead of figures.
 FAILURES = ("unsupported", "unavailable", "oom", "timeout", "crashed", "error")
@@ -186,6 +195,21 @@ class VerifyReply(TypedDict):
     """
 
     reason: str | None
+
+
+class WeightsReply(TypedDict):
+    """The attention weights of one batch element (`weights`, with `element` and the `heads` wanted, from 0).
+
+    `weights` are little-endian float32 in base64, `shape` `[heads, q_len, keys]`, at most `MOST_WEIGHTS`.
+    Query i may see the keys from `start[i]` to before `stop[i]`, and the last `appended` keys, which no mask
+    is over (those that `add_bias_kv` and `add_zero_attn` bring).
+    """
+
+    weights: str
+    shape: list[int]
+    start: list[int]
+    stop: list[int]
+    appended: int
 
 
 class DescribeReply(TypedDict):

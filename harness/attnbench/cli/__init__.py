@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Judge a change: slower, hungrier or more wrong? For CI."),
     "compare": ("compare", "Compare runs case by case: ratios with intervals, changes."),
     "conformance": ("conformance", "Check implementations over a grid of workloads: are they right?"),
+    "draw": ("draw", "Draw attention weights or positional encodings as pictures."),
     "list": ("listing", "List implementations, scenarios or devices."),
     "doctor": ("doctor", "Is this machine fit to measure on, and are the figures true?"),
     "show": ("show", "Show a run again in the terminal, filtered and sorted."),

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from attnbench.export.table import FORMATS, export, write
+from attnbench.export.table import FORMATS, export, require_free, write
 
-__all__ = ["FORMATS", "export", "write"]
+__all__ = ["FORMATS", "export", "require_free", "write"]

@@ -15,7 +15,7 @@ from attnbench.files import replace_file
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMATS", "export", "rows_of", "write"]
+__all__ = ["FORMATS", "export", "require_free", "rows_of", "write"]
 
 FORMATS = ("csv", "parquet", "json")
 
@@ -35,7 +35,7 @@ def export(
     if file_format not in FORMATS:
         raise UsageError(f"format: expected one of {', '.join(FORMATS)}, got {file_format!r}")
     if path is not None:
-        _require_free(Path(path), overwrite=overwrite)
+        require_free(Path(path), overwrite=overwrite)
     if file_format == "csv":
         data = frame.to_csv(index=False, lineterminator="\n").encode()
     elif file_format == "json":
@@ -56,11 +56,16 @@ def write(path: Path, data: bytes, *, overwrite: bool = False) -> None:
         UsageError: it exists (unless `overwrite`), or is a folder.
         RunError: it cannot be written; what was there is unchanged.
     """
-    _require_free(path, overwrite=overwrite)
+    require_free(path, overwrite=overwrite)
     replace_file(path, data)
 
 
-def _require_free(path: Path, *, overwrite: bool) -> None:
+def require_free(path: Path, *, overwrite: bool) -> None:
+    """Check that `path` can be written, before much is done for it.
+
+    Raises:
+        UsageError: it exists (unless `overwrite`), is a folder, or would stand in a folder there is not.
+    """
     # os.path says no where pathlib raises: what is wrong with a name, writing it tells.
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a folder; name a file in it")

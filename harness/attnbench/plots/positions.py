@@ -26,7 +26,7 @@ BASE = 10000.0
 _WAVES = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0)
 
 #: Points of a drawn curve: at least so many, and between two positions.
-_FEWEST_POINTS, _BETWEEN_POSITIONS = 1024, 8
+_FEWEST_POINTS, _BETWEEN_POSITIONS = 256, 8
 
 #: Beyond so many positions the dots on a curve would touch.
 _MOST_DOTS = 80
