@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Tests share nothing, so they run side by side; more at a time would want more memory than they save time.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-fast check format clean help
+.PHONY: demo test test-fast rehearse check format clean help
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,11 +21,14 @@ demo: $(STAMP)   ## install, look at the machine, sweep the quick scenario and w
 	-$(BIN)/attnbench doctor
 	$(BIN)/attnbench sweep scenarios/quick.yaml --report
 
-test: $(STAMP)   ## install and run the whole test suite
-	$(PYTEST)
+test: $(STAMP)   ## install and run the test suite
+	$(PYTEST) -m 'not rehearsal'
 
 test-fast: $(STAMP)  ## the tests that take no more than a few seconds each
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not rehearsal'
+
+rehearse: $(STAMP)  ## the scripts of benchmarks/, each played briefly on real processes
+	$(PYTEST) -m rehearsal
 
 check: $(STAMP)  ## lint, types and layers
 	$(BIN)/ruff check .

@@ -98,7 +98,7 @@ def test_the_suites_test_passes_right_kernels_and_fails_wrong_ones(
     (code,) = blocks_of("ci.md", "python")
     namespace: dict[str, Any] = {}
     exec(compile(code, "test_mine.py", "exec"), namespace)
-    (tmp_path / "my_kernel.py").write_text(KERNEL.replace("TIMES", "1"))
+    (tmp_path / "my_kernel.py").write_text(KERNEL)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_kernel", raising=False)
     namespace["test_mine_is_right"]("none")
@@ -117,7 +117,7 @@ name: small
 operation: attention
 implementations: [mine]
 matrix: {heads: 4, head_dim: 32, seq_len: 64}
-check: {gate: 0.9, alpha: 0.4, beta: 0.4, pairs: [6], budget: BUDGET}
+check: {gate: 0.9, alpha: 0.4, beta: 0.4, pairs: [6], budget: 0.001, latency: LATENCY}
 """
 
 KERNEL = """\
@@ -125,10 +125,8 @@ import attnbench
 
 @attnbench.attention("mine")
 def mine(q, k, v, *, mask, scale):
-    "The textbook algorithm, TIMES times."
-    for _ in range(TIMES):
-        out = (q @ k.mT * scale).softmax(-1) @ v
-    return out
+    "The textbook algorithm."
+    return (q @ k.mT * scale).softmax(-1) @ v
 """
 
 
@@ -139,23 +137,24 @@ def git(*arguments: str, cwd: Path) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A clone whose branch has another kernel than main, and tells no difference in too little time."""
+    """A clone whose branch has a kernel that needs more memory than main's."""
     place = tmp_path / "repository"
     place.mkdir()
     git("init", "--quiet", "--initial-branch=main", cwd=place)
-    (place / "my_kernel.py").write_text(KERNEL.replace("TIMES", "1"))
-    (place / "my_scenario.yaml").write_text(SCENARIO.replace("BUDGET", "600"))
+    (place / "my_kernel.py").write_text(KERNEL)
+    (place / "my_scenario.yaml").write_text(SCENARIO.replace("LATENCY", "false"))
     git("add", ".", cwd=place)
     git("commit", "--quiet", "-m", "The kernel", cwd=place)
     git("update-ref", "refs/remotes/origin/main", "HEAD", cwd=place)
     git("checkout", "--quiet", "-b", "change", cwd=place)
-    (place / "my_kernel.py").write_text(KERNEL.replace("TIMES", "8"))
+    hungry = "    import torch\n    torch.empty(10**6)\n    return"
+    (place / "my_kernel.py").write_text(KERNEL.replace("    return", hungry))
     git("commit", "--quiet", "-a", "-m", "It is better now", cwd=place)
     return place
 
 
 @pytest.mark.slow
-def test_the_workflows_step_fails_a_slow_down_and_warns_of_what_it_cannot_tell(repository: Path) -> None:
+def test_the_workflows_step_fails_what_is_worse_and_warns_of_what_it_cannot_tell(repository: Path) -> None:
     (job,) = workflow()["jobs"].values()
     (step,) = [each for each in job["steps"] if each.get("name") == "Check against the merge base"]
     bin_folder = Path(sys.executable).parent
@@ -183,7 +182,8 @@ def test_the_workflows_step_fails_a_slow_down_and_warns_of_what_it_cannot_tell(r
     assert done.stdout.startswith("FAIL  small: 1 of 1 case failed\n")
     assert (repository / "gate/check.md").read_text(encoding="utf-8").startswith("# attnbench check: FAIL")
 
-    (repository / "my_scenario.yaml").write_text(SCENARIO.replace("BUDGET", "0.001"))
+    (repository / "my_kernel.py").write_text(KERNEL)
+    (repository / "my_scenario.yaml").write_text(SCENARIO.replace("LATENCY", "true"))
     done = ran()
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("INCONCLUSIVE")

@@ -179,7 +179,7 @@ def test_a_share_has_an_interval_of_its_own() -> None:
     assert not Share(98, 100).within
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_a_rehearsal_measures_and_resumes(tmp_path: Path) -> None:
     assert fidelity.main(["coverage", "--quick", "--out", str(tmp_path)]) == 0
     measured = (tmp_path / "coverage.jsonl").read_text()
@@ -192,7 +192,7 @@ def test_a_rehearsal_measures_and_resumes(tmp_path: Path) -> None:
     assert coverage.section(tmp_path).aims
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends them, on Linux")
 def test_simulating_workers_end_with_whoever_measures(tmp_path: Path) -> None:
     """Else they would disturb what is measured when it is resumed."""

@@ -76,7 +76,7 @@ def test_what_could_not_be_measured_is_told(tmp_path: Path) -> None:
     assert "2 µs, warm, numpy: unavailable: no such clock." in section.markdown
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 @pytest.mark.skipif(sys.platform != "linux", reason="CLOCK_MONOTONIC_RAW")
 def test_a_rehearsal_measures_and_resumes(tmp_path: Path) -> None:
     assert fidelity.main(["durations", "--quick", "--out", str(tmp_path)]) == 0

@@ -106,7 +106,7 @@ def test_a_slower_tool_is_said_to_be_slower(tmp_path: Path) -> None:
             assert not any("$" in text for text in told)  # no source of mathematics
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_a_rehearsal_measures_the_cases_that_all_tools_can(tmp_path: Path) -> None:
     precision.measure(tmp_path, quick=True)
     store = Store.read(tmp_path, "precision")

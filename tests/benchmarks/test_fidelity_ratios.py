@@ -153,7 +153,7 @@ def _cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_a_rehearsal_measures_every_tool_and_is_not_repeated(tmp_path: Path) -> None:
     ratios.measure(tmp_path, quick=True)
     store = Store.read(tmp_path, "ratios")

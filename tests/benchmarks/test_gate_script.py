@@ -123,7 +123,7 @@ def test_nothing_begins_when_the_time_is_over(tmp_path: Path) -> None:
     assert len(Store.read(tmp_path, "gates")) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_a_rehearsal_plays_a_gate_and_writes_its_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

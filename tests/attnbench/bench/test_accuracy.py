@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+import gc
 import warnings
 from dataclasses import replace
 
@@ -11,9 +10,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from attnbench.bench import poison as poisoning
 from attnbench.bench.accuracy import assess
 from attnbench.bench.kernel import load_case
-from attnbench.bench.poison import is_poisoned, poisoned
+from attnbench.bench.poison import is_poisoned, poison, poisoned
 from attnbench.implementation import Implementation
 from attnbench.inputs import InputPool
 from attnbench.workload import DISTRIBUTIONS, DTYPES, AttentionShape, Workload
@@ -276,13 +276,15 @@ def test_poison_ends_with_its_context_and_is_silent():
 
 
 def test_poison_lasts():
-    # In a process of its own, since it is for good.
-    program = (
-        "import gc, numpy, torch; from attnbench.bench.poison import poison\n"
-        "poison(); poison(); gc.collect()\n"
-        "assert numpy.isnan(numpy.empty(3)).all() and torch.empty(3).isnan().all()"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
+    poison()
+    poison()
+    try:
+        gc.collect()  # a context that nothing refers to would be left
+        assert np.isnan(np.empty(3)).all()
+        assert torch.empty(3).isnan().all()
+    finally:
+        poisoning._for_good.close()
+    assert not is_poisoned()
 
 
 @pytest.mark.parametrize("pass_", ["forward", "backward", "forward_backward"])

@@ -77,14 +77,12 @@ def test_a_slow_down_fails_with_its_documents(place: Path) -> None:
     assert page.read_text(encoding="utf-8") == "\n" + (place / "gate/check.md").read_text(encoding="utf-8")
 
 
-def test_the_same_passes_and_too_little_time_tells_nothing(place: Path) -> None:
+def test_the_same_passes(place: Path) -> None:
+    """Exit code 3, of what cannot be told, is `tests/test_ci_documents.py`'s."""
     arms = ("--base", "once.py", "--head", "once.py")
     done = attnbench("check", "small.yaml", *arms, "--json", cwd=place)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["cases"][0]["outcome"] == "PASS"
-    done = attnbench("check", "small.yaml", *arms, "--set", "check.budget=0.001", cwd=place)
-    assert done.returncode == 3, done.stderr
-    assert done.stdout.startswith("INCONCLUSIVE  small: 1 of 1 case inconclusive\n")
 
 
 def test_a_base_that_cannot_be_imported_is_an_error_on_the_page(place: Path) -> None:
