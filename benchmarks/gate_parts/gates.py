@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -165,8 +166,11 @@ class _Workbench:
         self._folder = folder
         self._environment = process_environment(SETTINGS["threads"], SETTINGS["malloc"])
         self._base = kernels.write(Version(), folder / "base.py")
+
+    @cached_property
+    def _catalogue(self) -> Sequence[Mapping[str, Any]]:
         with ZygoteSource(plugins=[self._base], threads=SETTINGS["threads"]) as source:
-            self._catalogue = source.hello["catalogue"]
+            return source.hello["catalogue"]
 
     def gate(self, kind: Kind, number: int) -> dict[str, Any]:
         """One gate, as it is kept."""

@@ -61,7 +61,7 @@ def test_a_cold_sweep_times_single_calls_and_says_so(tmp_path: Path) -> None:
 
 
 def interrupted(number: signal.Signals, *arguments: str, cwd: Path) -> str:
-    """What a sweep tells that is sent a signal when it tells of its first case; it ends all that it started."""
+    """What a sweep tells that gets a signal after its first case; it ends all that it started."""
     process = subprocess.Popen(
         [sys.executable, "-m", "attnbench", "sweep", *arguments],
         stdout=subprocess.DEVNULL,
