@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attnbench.conformance.attention import AXES, MOST_WORK, PER_SCORE
 from attnbench.conformance.covering import covering
-from attnbench.conformance.grid import AXES, MOST_WORK, PER_SCORE, full_grid, pairwise_grid
+from attnbench.conformance.grid import GRIDS, full_grid, pairwise_grid
 from attnbench.masks import canonical, parse
-from attnbench.workload import DISTRIBUTIONS, DTYPES, PASSES, Workload
+from attnbench.workload import DISTRIBUTIONS, DTYPES, PASSES, SHAPES, Workload
 
 NARROW = ("none", "causal")
 
@@ -203,3 +204,45 @@ def test_covering_arrays_cover_what_is_legal_and_hold_nothing_else(
     assert set(rows) <= set(legal)
     assert occurring(rows, range(len(sizes)), strength) == occurring(legal, range(len(sizes)), strength)
     assert len(rows) <= len(legal)
+
+
+MODULES = sorted(set(GRIDS) - {"attention"})
+
+
+def shape_axes(workload: Workload) -> dict[str, Any]:
+    """What a workload says of each axis that it could have been given."""
+    conditions = {"mask": workload.mask, "dtype": workload.dtype, "pass": workload.pass_}
+    return {**workload.shape.to_json(), **conditions, "inputs": workload.inputs}
+
+
+@pytest.mark.parametrize("operation", MODULES)
+def test_the_grid_of_a_module_has_every_value_of_every_axis(operation: str) -> None:
+    workloads = pairwise_grid(operation=operation)
+    assert len({each.label for each in workloads}) == len(workloads)
+    axes = SHAPES[operation].AXES
+    seen = {axis: {shape_axes(each)[axis] for each in workloads} for axis in shape_axes(workloads[0])}
+    assert seen["dtype"] == set(DTYPES)
+    assert seen["pass"] == set(PASSES)
+    assert seen["inputs"] == set(DISTRIBUTIONS)
+    for name, axis in axes.items():
+        if axis.kind == "switch":
+            assert seen[name] == {True, False}, name
+        elif axis.kind == "choice":
+            assert seen[name] == set(axis.choices), name
+        elif axis.kind == "mask":
+            assert len(seen[name]) > 1, name
+    if "mask" in seen and operation != "positional_encoding":
+        assert {name for mask in seen["mask"] for name, _ in parse(mask)} >= {"causal", "padding", "document"}
+
+
+@pytest.mark.parametrize("operation", MODULES)
+def test_every_legal_pair_of_values_of_a_modules_axes_occurs(operation: str) -> None:
+    grid = GRIDS[operation]
+    values = [axis.core for axis in grid.axes]
+    made = [grid.workload(row) for row in grid._pairwise_rows]
+    assert made == pairwise_grid(operation=operation)
+    found = occurring(grid._pairwise_rows, range(len(values)), 2)
+    for one, other in combinations(range(len(values)), 2):
+        for a, b in product(values[one], values[other]):
+            legal = grid.legal({grid.axes[one].name: a, grid.axes[other].name: b})
+            assert (((one, a), (other, b)) in found) == legal

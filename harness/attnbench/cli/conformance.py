@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["conformance"]
 
-#: The operation whose grid there is.
-OPERATION = "attention"
-
 #: The share of memory that a bench may take.
 MEMORY_FRACTION = 0.8
 
@@ -39,6 +36,11 @@ MEMORY_FRACTION = 0.8
     "[default: the plug-ins', or all]",
 )
 @plugin_option
+@click.option(
+    "--operation",
+    metavar="NAME",
+    help="Only implementations of this operation: attention, mha, …  [default: all]",
+)
 @click.option("--device", metavar="DEVICE", default="cpu", show_default=True, help="Check on this device.")
 @click.option("--full", is_flag=True, help="Every three values of three axes, of more values; minutes.")
 @click.option(
@@ -53,6 +55,7 @@ def conformance(
     context: click.Context,
     implementations: tuple[str, ...],
     plugins: tuple[Path, ...],
+    operation: str | None,
     device: str,
     full: bool,
     only: str | None,
@@ -60,7 +63,7 @@ def conformance(
     as_json: bool,
 ) -> None:
     """Check that implementations are right, over a grid of masks × heads × lengths × head dimensions × dtypes
-    × passes × input distributions.
+    × passes × input distributions; of whole modules also over their settings.
 
     By default every pair of values of two axes is checked, in about a hundred workloads; --full is
     thorough. Implementations run in processes of their own: one that crashes, hangs or takes all memory
@@ -80,6 +83,7 @@ def conformance(
     from attnbench.conformance.check import grids
 
     _require_device(device)
+    _require_operation(operation)
     with (
         terminable(),
         closing(
@@ -92,7 +96,7 @@ def conformance(
         ) as source,
     ):
         warn_of_problems(source.hello)
-        variants = _variants(source, implementations, plugins)
+        variants = _variants(source, implementations, plugins, operation)
         workloads = _only(grids(variants, source, device=device, seed=seed, full=full), only)
         results, interrupted = _checked(workloads, source, device, seed)
     tallies = _tallies(variants, results)
@@ -131,21 +135,36 @@ def _require_device(device: str) -> None:
         raise UsageError(f"--device: {error}") from None
 
 
-def _variants(source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path]) -> list[Variant]:
+def _require_operation(operation: str | None) -> None:
+    from attnbench.scenario.values import OneOf
+    from attnbench.workload import SHAPES
+
+    try:
+        if operation is not None:
+            OneOf(SHAPES).check(operation)
+    except ValueError as error:
+        raise UsageError(f"--operation: {error}") from None
+
+
+def _variants(
+    source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path], operation: str | None
+) -> list[Variant]:
     """What is to be checked: what was asked for, what the plug-ins declare, or all that is not compiled anew.
 
+    Of an `operation`, if one is given, alone.
+
     Raises:
-        UsageError: an implementation or option that there is not.
+        UsageError: an implementation or option that there is not, or none of the operation.
     """
     from attnbench.case import Variant
     from attnbench.cli.preparation import compiled_in
     from attnbench.scenario.source import error_from
     from attnbench.scenario.variants import look_up, select
 
-    catalogue = [info for info in source.hello["catalogue"] if info["operation"] == OPERATION]
+    catalogue = [info for info in source.hello["catalogue"] if operation in (None, info["operation"])]
     if wanted:
         listed, findings = select(wanted, ())
-        findings += look_up(listed, OPERATION, source.hello["catalogue"])
+        findings += look_up(listed, operation, source.hello["catalogue"])
         if findings:
             raise error_from(findings, "")
         return [each.variant for each in listed]
@@ -154,11 +173,15 @@ def _variants(source: BenchSource, wanted: Sequence[str], plugins: Sequence[Path
     if compiled:
         names = ", ".join(sorted(compiled))
         click.echo(f"Left out, as it is compiled for each workload: {names} (--impl checks it)", err=True)
-    return [
+    variants = [
         Variant.of(info["name"])
         for info in catalogue
         if (info["origin"] in origins if plugins else info["name"] not in compiled)
     ]
+    if not variants:
+        where = "the plug-ins declare" if plugins else "there is"
+        raise UsageError(f"--operation {operation}: {where} no implementation of it to be checked")
+    return variants
 
 
 def _only(

@@ -88,18 +88,19 @@ def grids(
     seed: int = 0,
     full: bool = False,
 ) -> dict[Variant, list[Workload]]:
-    """Each variant's workloads: the pairwise grid (or the full one), completed for what it supports.
+    """Each variant's workloads: its operation's pairwise grid (or full one), completed for what it supports.
 
     Raises:
         MeasuringError: no benches can be had.
     """
     make = full_grid if full else pairwise_grid
+    operations = {info["name"]: info["operation"] for info in source.hello["catalogue"]}
     judge = Judge(source, seed, None, DEADLINE_S)
     found = {}
     for variant in variants:
         with Seat(source) as seat:
             asked = _Asked(judge, seat, variant, device)
-            found[variant] = make(asked.supports)
+            found[variant] = make(asked.supports, operations[variant.implementation])
     return found
 
 

@@ -197,11 +197,15 @@ def anchor_of(written: object, variants: Sequence[Variant]) -> str:
 
 
 def look_up(
-    variants: Iterable[Listed], operation: str, catalogue: Sequence[ImplementationInfo]
+    variants: Iterable[Listed], operation: str | None, catalogue: Sequence[ImplementationInfo]
 ) -> list[Finding]:
-    """What the catalogue has against these variants: unknown names, options, and values of another type."""
-    known = {info["name"]: info for info in catalogue if info["operation"] == operation}
-    elsewhere = {info["name"]: info["operation"] for info in catalogue if info["operation"] != operation}
+    """What the catalogue has against these variants: unknown names, options, and values of another type.
+
+    Implementations of another `operation` are none, where one is given.
+    """
+    known = {info["name"]: info for info in catalogue if operation in (None, info["operation"])}
+    elsewhere = {info["name"]: info["operation"] for info in catalogue if info["name"] not in known}
+    of_operation = "" if operation is None else f" of {operation}"
     findings: list[Finding] = []
     for each in variants:
         name = each.variant.implementation
@@ -213,7 +217,7 @@ def look_up(
                 else "is no implementation"
             )
             there = f"there are {join(known, 30)}" if known else "there are none here"
-            message = f"{name!r} {why} of {operation}; {there}{nearest(name, known)}"
+            message = f"{name!r} {why}{of_operation}; {there}{nearest(name, known)}"
             findings.append(each.finding(message))
             continue
         for option, value in each.variant.options:

@@ -88,7 +88,7 @@ def supported_grid(
     def supported(workload: Workload) -> bool:
         return _why_not(found, chosen, workload, device) is None
 
-    grid = pairwise_grid(supported)
+    grid = pairwise_grid(supported, found.operation)
     return [workload for workload in grid if supported(workload)] or grid
 
 
