@@ -234,30 +234,60 @@ def test_without_timing_it_still_says_what_is_wrong(stage: Path) -> None:
     assert "left memory unwritten" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        (
-            ["--collect-only", "-q", "-k", "steady", "-p", "xdist", "-n0"],
-            0,
-            f"attnbench:staged::{BLOCK}/steady\n",
-        ),
-        (["--benchmark-skip"], 0, "6 skipped"),
-        ([f"attnbench:staged::{BLOCK}/swift"], 0, "1 passed"),
-        (["attnbench:staged::nothing"], 4, "not found: attnbench:staged::nothing"),
-        (["-p", "xdist", "-n2"], 4, "pytest-xdist would have tests run side by side"),
-        (["-p", "no:benchmark"], 4, "switch it on again with: -p benchmark"),
-        (["--attnbench-impl", "swft"], 4, "--attnbench-impl swft: 'swft' is no implementation of attention"),
-        (["--attnbench-set", "matrix.heads=[]"], 4, "ERROR: --attnbench-set matrix.heads=[]: expected"),
-        (["--attnbench", "./staged.yaml"], 4, "several scenarios are called 'staged'"),
-        (["--attnbench", "staged"], 4, "no scenario 'staged'"),
-    ],
+#: More options of a run of the staged scenario, how it ends, and what it tells.
+OPTIONS = (
+    ("--collect-only -q -k steady -p xdist -n0", 0, f"attnbench:staged::{BLOCK}/steady\n"),
+    ("--benchmark-skip", 0, "6 skipped"),
+    (f"attnbench:staged::{BLOCK}/swift", 0, "1 passed"),
+    ("attnbench:staged::nothing", 4, "not found: attnbench:staged::nothing"),
+    ("-p xdist -n2", 4, "pytest-xdist would have tests run side by side"),
+    ("-p no:benchmark", 4, "switch it on again with: -p benchmark"),
+    ("--attnbench-impl swft", 4, "--attnbench-impl swft: 'swft' is no implementation of attention"),
+    ("--attnbench-set matrix.heads=[]", 4, "ERROR: --attnbench-set matrix.heads=[]: expected"),
+    ("--attnbench ./staged.yaml", 4, "several scenarios are called 'staged'"),
+    ("--attnbench staged", 4, "no scenario 'staged'"),
 )
-def test_options(stage: Path, arguments: list[str], code: int, told: str) -> None:
-    done = run_pytest(stage, "--attnbench", "staged.yaml", *arguments)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert told in done.stdout + done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
+
+#: Runs of pytest one after another in one process, which imports everything once: code and output of each.
+RUNS = """\
+import contextlib, io, json, sys
+
+import pytest
+
+always = "-p no:cacheprovider -p attnbench -p benchmark --attnbench staged.yaml".split()
+ran = []
+for text in json.loads(sys.argv[1]):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = pytest.main([*always, *text.split()])
+    ran.append((int(code), out.getvalue()))
+print(json.dumps(ran))
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Exit code and output by options."""
+    texts = [text for text, *_ in OPTIONS]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-c", RUNS, json.dumps(texts)],
+        cwd=furnished(tmp_path_factory.mktemp("options")),
+        env={**environment, "COLUMNS": "200", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {text: (code, output) for text, (code, output) in zip(texts, json.loads(done.stdout), strict=True)}
+
+
+@pytest.mark.parametrize(("text", "code", "told"), OPTIONS)
+def test_options(ran: dict[str, tuple[int, str]], text: str, code: int, told: str) -> None:
+    ended, output = ran[text]
+    assert ended == code, output
+    assert told in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(
