@@ -1,6 +1,12 @@
-"""The built-in implementations: a plug-in like anybody else's. Importing it imports no framework."""
+"""The built-in implementations: a plug-in like anybody else's. Importing it imports no framework.
+
+The modules (`MultiHeadAttention`, `Transformer`, …) are torch's, and are imported when first used.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from attnbench_impls.chunked import IMPLEMENTATION as CHUNKED
 from attnbench_impls.flex import FLEX
@@ -8,6 +14,16 @@ from attnbench_impls.naive import IMPLEMENTATION as NAIVE
 from attnbench_impls.numpy_attention import IMPLEMENTATION as NUMPY
 from attnbench_impls.numpy_chunked import IMPLEMENTATION as NUMPY_CHUNKED
 from attnbench_impls.sdpa import SDPA, SDPA_CUDNN, SDPA_EFFICIENT, SDPA_FLASH, SDPA_MATH
+
+if TYPE_CHECKING:
+    from attnbench_impls.modules import (
+        DecoderLayer,
+        EncoderLayer,
+        KVCache,
+        MultiHeadAttention,
+        SinusoidalPositionalEncoding,
+        Transformer,
+    )
 
 __all__ = [
     "CHUNKED",
@@ -20,4 +36,29 @@ __all__ = [
     "SDPA_EFFICIENT",
     "SDPA_FLASH",
     "SDPA_MATH",
+    "DecoderLayer",
+    "EncoderLayer",
+    "KVCache",
+    "MultiHeadAttention",
+    "SinusoidalPositionalEncoding",
+    "Transformer",
 ]
+
+_MODULES = (
+    "DecoderLayer",
+    "EncoderLayer",
+    "KVCache",
+    "MultiHeadAttention",
+    "SinusoidalPositionalEncoding",
+    "Transformer",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module("attnbench_impls.modules"), name)
+    raise AttributeError(f"module 'attnbench_impls' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
