@@ -17,7 +17,7 @@ from plugins.roundings import ROUNDINGS
 GRID = [
     each
     for each in pairwise_grid()
-    if each.shape.batch * each.shape.heads * each.shape.q_len * each.shape.kv_len <= 140_000
+    if each.shape.batch * each.shape.heads * each.shape.q_len * each.shape.kv_len <= 70_000
 ]
 
 #: Not for the grid: what the memory held decides, or which rows are sampled.
