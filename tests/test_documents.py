@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from attnbench import scenario
+from attnbench.bench.kernel import load_case, why_unsupported
 from attnbench.implementation import declared_in
+from attnbench.shapes import MhaShape
+from attnbench.workload import Workload
 from builders import make_info
 
 CHECKOUT = Path(__file__).parent.parent
@@ -36,7 +41,6 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 def test_the_readmes_kernel_computes_attention() -> None:
-    import torch
 
     from attnbench.masks import Mask
 
@@ -60,11 +64,23 @@ def test_the_readmes_scenario_is_sound() -> None:
 
 
 def test_the_plugin_pages_code_declares_implementations() -> None:
+    declared = []
     for code in blocks_of("docs/plugins.md", "python"):
         namespace: dict[str, object] = {}
         exec(compile(code, "plugins.md", "exec"), namespace)
-        (mine,) = declared_in(namespace)
-        assert mine.options == {"block": 128}
+        declared += declared_in(namespace)
+    *of_attention, of_mha = declared
+    assert [each.operation for each in of_attention] == ["attention"] * len(of_attention)
+    assert all(each.options == {"block": 128} for each in of_attention)
+    plain = Workload("mha", MhaShape.from_axes({"embed_dim": 12, "heads": 3, "seq_len": 5, "batch": 2}))
+    case = load_case(of_mha, {}, plain, "cpu", seed=0)
+    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    theirs.load_state_dict(case.inputs.parameters)
+    x = case.inputs.tensors["x"]
+    expected, _ = theirs(x, x, x, need_weights=False)
+    assert torch.allclose(case.kernel(case.inputs), expected, atol=1e-6)
+    causal = replace(plain, mask="causal")
+    assert why_unsupported(of_mha, {}, causal, "cpu") == "anything but plain self attention"
 
 
 def test_the_page_of_implementations_is_from_the_catalogue() -> None:
