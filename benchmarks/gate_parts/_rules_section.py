@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench.gate.verdict import Outcome
 from gate_parts import Store, exact_interval, rate
 from gate_parts._gates_section import Gates
-from gate_parts.gates import KIND_NAMES, KINDS, PART
+from gate_parts.gates import KIND_NAMES, KINDS, PART, UNIT_S
 from gate_parts.rules import RULES
 from published.page import Section, markdown_table
 from published.prose import paragraph
@@ -50,7 +50,7 @@ def judged(data: Gates) -> Table:
     }
     before: dict[bool, list[float]] = {}
     for entry in data.entries:
-        if not entry["times_10ns"]:
+        if entry["times"] is None:
             continue
         base, head = _arms(entry)
         kind = entry["kind"]
@@ -68,10 +68,11 @@ def judged(data: Gates) -> Table:
 def _arms(entry: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Seconds a call of base and head, of all processes together: what the others' rules look at."""
     base, head = [], []
-    for pair in entry["times_10ns"]:
+    least = entry["times"]["least"]
+    for pair in entry["times"]["above"]:
         half = len(pair) // 2
-        base += [1e-8 * value for value in pair[:half]]
-        head += [1e-8 * value for value in pair[half:]]
+        base += [UNIT_S * (least + above) for above in pair[:half]]
+        head += [UNIT_S * (least + above) for above in pair[half:]]
     return base, head
 
 

@@ -32,15 +32,15 @@ from gate_parts import Store, kernels
 from gate_parts.kernels import Version
 from published.competitor import PHASE_S, competing
 
-__all__ = ["KINDS", "KIND_NAMES", "PART", "Kind", "measure", "plan"]
+__all__ = ["KINDS", "KIND_NAMES", "PART", "UNIT_S", "Kind", "measure", "plan"]
 
 PART = "gates"
 
 #: Rounds of each process that are kept for others' rules: pyperf takes three values of each, too.
 KEPT_ROUNDS = 3
 
-#: Times are kept in units of so many seconds.
-UNIT_S = 1e-8
+#: Times are kept in units of so many seconds: a few hundredths of a per cent of what a call takes.
+UNIT_S = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class _Workbench:
                 except AttnbenchError as error:  # a gate that breaks is one that is wrong
                     found = {"outcome": "ERROR", "text": str(error), "changes": [], "latency": None}
             wall_s = monotonic() - began
-        return {"began": began_at, "wall_s": round(wall_s, 2), **found, "times_10ns": kept.times}
+        return {"began": began_at, "wall_s": round(wall_s, 2), **found, "times": kept.times()}
 
     @contextmanager
     def _arm(self, option: str, plugin: Path) -> Iterator[arms.Arm]:
@@ -210,10 +210,10 @@ class _Workbench:
 class _Kept:
     """Listens to a gate, and keeps the first rounds of the pairs of the first test.
 
-    `times[i]` are those of the base in pair i, then those of the head.
+    `pairs[i]` are the times of the base in pair i, then those of the head.
     """
 
-    times: list[list[int]] = field(default_factory=list)
+    pairs: list[list[int]] = field(default_factory=list)
 
     def phase(self, text: str) -> None: ...
 
@@ -225,7 +225,14 @@ class _Kept:
         if CONTROL in times.by_round:
             return
         rounds = times.common(BASE, HEAD)[:KEPT_ROUNDS]
-        self.times.append([round(pair[arm] / UNIT_S) for arm in range(2) for pair in rounds])
+        self.pairs.append([round(pair[arm] / UNIT_S) for arm in range(2) for pair in rounds])
+
+    def times(self) -> dict[str, Any] | None:
+        """The least of all times in `UNIT_S`, and by how much each is above it; None where nothing was timed."""
+        if not self.pairs:
+            return None
+        least = min(min(pair) for pair in self.pairs)
+        return {"least": least, "above": [[time - least for time in pair] for pair in self.pairs]}
 
 
 def _entry(report: Report) -> dict[str, Any]:

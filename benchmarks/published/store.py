@@ -26,6 +26,10 @@ LIBRARIES = ("numpy", "pytest-benchmark", "scipy", "torch")
 DECISIVE = ("machine", "cpu", "cores_usable", "memory_bytes", "python", "libraries")
 
 
+#: To so many significant digits floats are kept: far more than any of them is measured to.
+DIGITS = 9
+
+
 class DataError(Exception):
     """Data of a part are missing, corrupted or of another machine; the text says what to do."""
 
@@ -131,6 +135,7 @@ class Store:
         """
         if key in self._entries:
             raise ValueError(f"{self.path}: {key!r} is there already")
+        entry = _rounded(entry)
         _append(self.path, {"key": key, **entry})
         self._entries[key] = entry
 
@@ -149,6 +154,18 @@ class Store:
                 f"{self.path}: was measured with {what} {kept}, this would be {now}; "
                 "move the file away to measure anew, or give another --out"
             )
+
+
+def _rounded(value: Any) -> Any:
+    """`value` with its floats to `DIGITS` significant digits."""
+    match value:
+        case float():
+            return float(f"{value:.{DIGITS}g}")
+        case Mapping():
+            return {name: _rounded(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_rounded(each) for each in value]
+    return value
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:

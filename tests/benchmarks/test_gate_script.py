@@ -139,7 +139,7 @@ def test_a_rehearsal_plays_a_gate_and_writes_its_page(
 # What is made of it ----------------------------------------------------------------------------------------
 
 
-def entry(kind: str, outcome: str, d: list[float], base: int = 40_000) -> dict[str, Any]:
+def entry(kind: str, outcome: str, d: list[float], base: int = 4_000) -> dict[str, Any]:
     """A gate as it is kept, whose heads take exp(d) times as long as its bases."""
     first = {"verdict": outcome, "slower": 0, "within": 0, "d": d}
     latency = {"outcome": outcome, "reason": None, "base_us": 400, "head_us": 400}
@@ -152,10 +152,12 @@ def entry(kind: str, outcome: str, d: list[float], base: int = 40_000) -> dict[s
         "timed_s": 3.0,
         "changes": [],
         "latency": {**latency, "first": first, "again": None, "control": None},
-        "times_10ns": [
-            [base, base + 40, base - 40, *(round(each * (1 + x)) for each in (base, base + 40, base - 40))]
-            for x in d
-        ],
+        "times": {
+            "least": base,
+            "above": [
+                [0, 4, -4, *(round(each * (1 + x)) - base for each in (base, base + 4, base - 4))] for x in d
+            ],
+        },
     }
 
 
@@ -166,7 +168,7 @@ NOISE = [0.001 * number for number in range(-10, 10)]
 def made(tmp_path: Path) -> Path:
     """Data of gates made up here: A/A and +10%, quiet, and a gate before them on a faster machine."""
     store = Store.open(tmp_path, "gates", gates.SETTINGS)
-    store.append("aa/0", entry("aa", "PASS", NOISE, base=20_000))
+    store.append("aa/0", entry("aa", "PASS", NOISE, base=2_000))
     for number in range(1, 4):
         store.append(f"aa/{number}", entry("aa", "PASS", NOISE))
     store.append("plus10/0", entry("plus10", "FAIL", [0.1 + x for x in NOISE]))
