@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from attnbench import Implementation, Mask
+from attnbench.implementation import Implementation
+from attnbench.masks import Mask
 from attnbench_impls.modules import textbook
 from attnbench_impls.modules.arguments import (
     check_attention_inputs,

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from attnbench import AttentionInputs, AttentionShape, Implementation, Mask, Workload
 from attnbench.case import Option, Variant
+from attnbench.implementation import AttentionInputs, Implementation
+from attnbench.masks import Mask
+from attnbench.workload import AttentionShape, Workload
 from attnbench_impls.modules.masks import TensorMask
 
 __all__ = ["TEXTBOOK", "AttentionFunction", "Core", "core_of"]
@@ -56,7 +58,7 @@ def core_of(core: str | Implementation | AttentionFunction) -> Core | None:
 
 
 def _labelled(label: str) -> Core:
-    from attnbench.registry import Registry
+    from attnbench import registry
 
     if label.isidentifier():
         variant = Variant(label)
@@ -65,9 +67,9 @@ def _labelled(label: str) -> Core:
 
         variant = parse_label(label)
     try:
-        implementation = Registry.discover().get(variant.implementation)
+        implementation = registry.current().get(variant.implementation)
     except KeyError as error:
-        raise ValueError(f"core: {error.args[0]}") from None
+        raise ValueError(f"no core {label!r}: {error.args[0]}") from None
     return Core(implementation, dict(variant.options), label)
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from attnbench import Implementation, Mask
+from attnbench.implementation import Implementation
+from attnbench.masks import Mask
 from attnbench_impls.modules.arguments import Activation, check_whole
 from attnbench_impls.modules.attention import MultiHeadAttention
 from attnbench_impls.modules.cache import KVCache

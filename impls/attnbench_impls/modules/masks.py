@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attnbench import Mask
+from attnbench.masks import Mask
 from attnbench_impls.modules.arguments import check_mask_dtype
 
 __all__ = [
