@@ -228,7 +228,7 @@ class _Kept:
         self.pairs.append([round(pair[arm] / UNIT_S) for arm in range(2) for pair in rounds])
 
     def times(self) -> dict[str, Any] | None:
-        """The least of all times in `UNIT_S`, and by how much each is above it; None where nothing was timed."""
+        """The least of all times in `UNIT_S`, and how far each is above it; None where nothing was timed."""
         if not self.pairs:
             return None
         least = min(min(pair) for pair in self.pairs)

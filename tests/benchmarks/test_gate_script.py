@@ -139,6 +139,12 @@ def test_a_rehearsal_plays_a_gate_and_writes_its_page(
 # What is made of it ----------------------------------------------------------------------------------------
 
 
+def above(base: int, d: float) -> list[int]:
+    """Three times around the base's, and the head's, as they are above the base's."""
+    times = (base, base + 4, base - 4)
+    return [time - base for time in (*times, *(round(time * (1 + d)) for time in times))]
+
+
 def entry(kind: str, outcome: str, d: list[float], base: int = 4_000) -> dict[str, Any]:
     """A gate as it is kept, whose heads take exp(d) times as long as its bases."""
     first = {"verdict": outcome, "slower": 0, "within": 0, "d": d}
@@ -152,12 +158,7 @@ def entry(kind: str, outcome: str, d: list[float], base: int = 4_000) -> dict[st
         "timed_s": 3.0,
         "changes": [],
         "latency": {**latency, "first": first, "again": None, "control": None},
-        "times": {
-            "least": base,
-            "above": [
-                [0, 4, -4, *(round(each * (1 + x)) - base for each in (base, base + 4, base - 4))] for x in d
-            ],
-        },
+        "times": {"least": base, "above": [above(base, x) for x in d]},
     }
 
 
