@@ -26,6 +26,9 @@ MOST_HEADS = 32
 #: Weights of a picture: 32 heads of 512 × 512.
 MOST_IN_A_PICTURE = 2**23
 
+#: Where a query has fewer weights than this, an answer's room goes to what is said of each query.
+_LEAST_KEYS = 16
+
 #: Near ids that are told of a wrong one.
 _NEAR = 3
 
@@ -76,7 +79,7 @@ class Drawable:
                 f"--heads {','.join(map(str, heads))}: {case.case_id} has the heads 0 to {shape.heads - 1}"
             )
         drawable = cls(case, replace(case, workload=_forward(case)), asked.element, heads)
-        a_head = drawable.queries * drawable.keys
+        a_head = drawable.queries * max(drawable.keys, _LEAST_KEYS)
         if a_head > MOST_WEIGHTS or a_head * len(heads) > MOST_IN_A_PICTURE:
             fewer = "" if a_head > MOST_WEIGHTS else "fewer heads with --heads 0,1, "
             raise UsageError(

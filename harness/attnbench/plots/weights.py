@@ -164,70 +164,68 @@ def _drawn(
     title: str | None,
     notes: Sequence[str],
 ) -> Figure:
-    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    beside = 0.75 + (_widest(queries) if queries else 0.3)
-    below = 0.45 + (_widest(keys) if keys else 0.15)
-    width = plan.columns * (plan.width_in + 0.12) + beside + 0.95
-    header = [] if title is None else _wrapped(clean(title), width / _LETTER_IN / 1.08)
-    footer = [line for note in notes for line in _wrapped(clean(note), width / _LETTER_IN * 1.05)]
-    handles = _legend(cells)
-    top = _LINE_IN * (len(header) + bool(handles)) + 0.12 * bool(header or handles)
-    bottom = _LINE_IN * len(footer) + 0.08 * bool(footer)
-    height = plan.lines * (plan.height_in + 0.12 + 0.22 * any(titles)) + below + top + bottom
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(  # type: ignore[union-attr, call-arg]  # the base class's stub lacks the engine's own parameters
-        w_pad=0.06, h_pad=0.05, rect=(0, bottom / height, 1, 1 - (top + bottom) / height)
-    )
-    colours = colormaps["YlGnBu"].with_extremes(bad="none", under=DANGER)
-    shown = np.ma.masked_invalid(cells.values)
-    panels: list[Axes] = []
-    for index, name in enumerate(titles):
-        axes = figure.add_subplot(plan.lines, plan.columns, index + 1)
-        panels.append(axes)
-        axes.patch.set(facecolor=GRID, edgecolor=MUTED, hatch=_HATCH, linewidth=0)
-        image = axes.imshow(
-            shown[index],
-            cmap=colours,
-            vmin=0,
-            vmax=cells.largest,
-            interpolation="nearest",
-            aspect="auto",
-            extent=(-0.5, shown.shape[2] * cells.step[1] - 0.5, shown.shape[1] * cells.step[0] - 0.5, -0.5),
-        )
-        axes.set(xlim=(-0.5, plan.keys - 0.5), ylim=(plan.queries - 0.5, -0.5), title=name)
-        axes.set_box_aspect(plan.height_in / plan.width_in)
-        axes.grid(visible=False)
-        axes.spines[["top", "right"]].set_visible(True)
-        _label(
-            axes,
-            plan,
-            queries,
-            keys,
-            first=index % plan.columns == 0,
-            last=index + plan.columns >= len(titles),
-        )
-    ticks = [cells.largest * share / 4 for share in range(5)]
-    bar = figure.colorbar(
-        image,
-        ax=panels,
-        label="attention weight",
-        aspect=max(8, 24 * plan.lines * plan.height_in / 6),
-        pad=0.01,
-    )
-    bar.set_ticks(ticks, labels=[significant(tick, 2) for tick in ticks])
-    bar.outline.set_edgecolor(MUTED)
-    _around(figure, header, footer, handles)
+    size = (plan.columns * plan.width_in + 2, plan.lines * (plan.height_in + 0.3) + 1)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05)  # type: ignore[union-attr, call-arg]  # the base class's stub lacks the engine's own parameters
+    panels = [figure.add_subplot(plan.lines, plan.columns, index + 1) for index in range(plan.heads)]
+    for index, (axes, values, name) in enumerate(zip(panels, cells.values, titles, strict=True)):
+        _heat(axes, plan, values, cells)
+        axes.set_title(name)
+        first, last = index % plan.columns == 0, index + plan.columns >= plan.heads
+        _label(axes, plan, queries, keys, first=first, last=last)
+    _scale(figure, panels, plan, cells)
+    _fit(figure, panels[0], plan)
+    _around(figure, title, notes, _legend(cells))
     return figure
 
 
-def _widest(names: Sequence[str]) -> float:
-    return _LETTER_IN * max(map(len, names))
+def _heat(axes: Axes, plan: _Plan, values: npt.NDArray[np.float64], cells: Cells) -> None:
+    """One head: the hatching of the axes shows where no cell is painted."""
+    from matplotlib import colormaps
+
+    axes.patch.set(facecolor=GRID, edgecolor=MUTED, hatch=_HATCH, linewidth=0)
+    rows, columns = values.shape
+    axes.imshow(
+        np.ma.masked_invalid(values),
+        cmap=colormaps["YlGnBu"].with_extremes(bad="none", under=DANGER),
+        vmin=0,
+        vmax=cells.largest,
+        interpolation="nearest",
+        aspect="auto",
+        extent=(-0.5, columns * cells.step[1] - 0.5, rows * cells.step[0] - 0.5, -0.5),
+    )
+    axes.set(xlim=(-0.5, plan.keys - 0.5), ylim=(plan.queries - 0.5, -0.5))
+    axes.grid(visible=False)
+    axes.spines[["top", "right"]].set_visible(True)
 
 
-def _wrapped(text: str, letters: float) -> list[str]:
-    return textwrap.wrap(text, max(16, int(letters)))
+def _scale(figure: Figure, panels: Sequence[Axes], plan: _Plan, cells: Cells) -> None:
+    """The one colour bar, about as thin beside one line of panels as beside four."""
+    bar = figure.colorbar(
+        panels[0].images[0],
+        ax=panels,
+        label="attention weight",
+        aspect=max(6, 5 * plan.lines * plan.height_in),
+        pad=0.01,
+    )
+    ticks = [cells.largest * share / 4 for share in range(5)]
+    bar.set_ticks(ticks, labels=[significant(tick, 2) for tick in ticks])
+    bar.outline.set_edgecolor(MUTED)
+
+
+def _fit(figure: Figure, panel: Axes, plan: _Plan) -> None:
+    """Make the figure so large that its panels are as large as planned, whatever their labels take."""
+    engine = figure.get_layout_engine()
+    assert engine is not None  # the figure was made with one
+    engine.execute(figure)
+    width, height = figure.get_size_inches()
+    box = panel.get_position()
+    figure.set_size_inches(
+        width + plan.columns * (plan.width_in - box.width * width),
+        height + plan.lines * (plan.height_in - box.height * height),
+    )
 
 
 def _label(
@@ -267,14 +265,23 @@ def _legend(cells: Cells) -> list[Patch]:
     return handles
 
 
-def _around(figure: Figure, header: Sequence[str], footer: Sequence[str], handles: Sequence[Patch]) -> None:
-    """The title and the legend above the panels, the notes below them, each at its own distance in inches."""
-    width, height = figure.get_size_inches()
+def _around(figure: Figure, title: str | None, notes: Sequence[str], handles: Sequence[Patch]) -> None:
+    """Title and legend above the panels, notes below them, in room that is added to the figure."""
+    width, panels_in = figure.get_size_inches()
+    header = [] if title is None else _wrapped(title, 9.5 * 1.1, width)
+    footer = [line for note in notes for line in _wrapped(note, 8, width)]
+    letters = sum(len(str(handle.get_label())) + 8 for handle in handles)  # 8 for the patch and the gaps
+    columns = len(handles) if letters * _LETTER_IN < width else 1
+    legend_lines = math.ceil(len(handles) / columns) if handles else 0
+    above = _LINE_IN * (len(header) + legend_lines) + 0.12 * bool(header or handles)
+    below = _LINE_IN * len(footer) + 0.08 * bool(footer)
+    height = panels_in + above + below
+    figure.set_size_inches(width, height)
+    figure.get_layout_engine().set(rect=(0, below / height, 1, panels_in / height))  # type: ignore[union-attr, call-arg]  # as above
     left = 0.08 / width
     if header:
-        figure.text(
-            left, 1 - 0.08 / height, "\n".join(header), va="top", fontsize=9.5, fontweight="bold", color=INK
-        )
+        y = 1 - 0.08 / height
+        figure.text(left, y, "\n".join(header), va="top", fontsize=9.5, fontweight="bold", color=INK)
     if handles:
         figure.legend(
             handles=handles,
@@ -282,8 +289,13 @@ def _around(figure: Figure, header: Sequence[str], footer: Sequence[str], handle
             bbox_to_anchor=(left, 1 - (0.08 + _LINE_IN * len(header)) / height),
             borderaxespad=0,
             borderpad=0,
-            ncols=len(handles),
+            ncols=columns,
             handlelength=1.8,
         )
     if footer:
         figure.text(left, 0.07 / height, "\n".join(footer), va="bottom", fontsize=8, color=MUTED)
+
+
+def _wrapped(text: str, size: float, width_in: float) -> list[str]:
+    """`text` in lines that fit into a figure so wide, in letters of so many points."""
+    return textwrap.wrap(clean(text), max(16, int((width_in - 0.2) / (_LETTER_IN * size / 9))))
