@@ -1,42 +1,27 @@
-"""What a workload costs: floating-point operations and bytes, counted exactly by the field's convention.
+"""Attention's costs.
 
-Attention's FLOPs count the (query, key) pairs that the mask allows: forward 2·pairs·heads·(d_qk + d_v);
-backward 2·pairs·heads·(3·d_qk + 2·d_v), five matrix products against two, one of them (the scores) a
-recomputation (Dao, FlashAttention-2, 2023, §4.1): 2.5 times a forward where d_qk = d_v, both 3.5 times. A
-backward that keeps the weights needs four. Bytes count each operand once.
+A forward takes 2·pairs·heads·(d_qk + d_v) operations, pairs being those that the mask allows; a backward
+2·pairs·heads·(3·d_qk + 2·d_v), five matrix products against two, one of them (the scores) a recomputation
+(Dao, FlashAttention-2, 2023, §4.1): 2.5 times a forward where d_qk = d_v, both 3.5 times. A backward that
+keeps the weights needs four.
 
-`least_flops` and `least_bytes` are what no right implementation can do without: four products in a backward,
-and of the operands what the mask lets anybody see. A backward need not read the output, nor need anybody
-read queries that see no key. A query that sees a single key gives it the weight 1 whatever its score is: its
-output is that value, its gradient 0, so it takes no product, and neither it nor that key has to be read. Cost
-models are registered per operation in `COSTS`.
+The least is four products in a backward, and of the operands what the mask lets anybody see. A backward need
+not read the output, nor need anybody read queries that see no key. A query that sees a single key gives it
+the weight 1 whatever its score is: its output is that value, its gradient 0, so it takes no product, and
+neither it nor that key has to be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from attnbench.costs.counted import Costs
 from attnbench.masks import Mask
 from attnbench.workload import Workload
 
-__all__ = ["COSTS", "Costs", "costs"]
+__all__ = ["attention"]
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """`flops` operations by the field's convention, and `bytes` moved (each operand once).
-
-    `least_flops` and `least_bytes` are the least that a right answer takes, never more than those.
-    """
-
-    flops: int
-    bytes: int
-    least_flops: int
-    least_bytes: int
-
-
-def _attention(workload: Workload, seed: int) -> Costs:
+def attention(workload: Workload, seed: int) -> Costs:
+    """The costs of attention alone; it is not divided into parts."""
     shape = workload.shape
     mask = Mask(workload.mask, shape.batch, shape.q_len, shape.kv_len, seed)
     pairs = mask.pairs() * shape.heads
@@ -72,12 +57,3 @@ def _attention(workload: Workload, seed: int) -> Costs:
         least_flops=least_flops[workload.pass_],
         least_bytes=least_elements[workload.pass_] * workload.itemsize,
     )
-
-
-#: The cost model of each operation: `(workload, seed) -> Costs`.
-COSTS: dict[str, Callable[[Workload, int], Costs]] = {"attention": _attention}
-
-
-def costs(workload: Workload, seed: int = 0) -> Costs:
-    """The costs of `workload`; `seed` draws the lengths of masks that have random ones."""
-    return COSTS[workload.operation](workload, seed)

@@ -1,0 +1,27 @@
+"""What is counted of a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["PARTS", "Costs"]
+
+#: What the operations of modules are divided into, in the order in which they are told.
+PARTS = ("projections", "attention", "feed_forward")
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """`flops` operations by the field's convention, and `bytes` moved (each operand once).
+
+    `least_flops` and `least_bytes` are the least that a right answer takes, never more than those. `parts`
+    are the `flops` of each of `PARTS` that the operation has; empty where it is not divided.
+    """
+
+    flops: int
+    bytes: int
+    least_flops: int
+    least_bytes: int
+    parts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
