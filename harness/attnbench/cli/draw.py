@@ -254,7 +254,7 @@ def _notes(drawn: Drawable, appended: int) -> list[str]:
     if len(drawn.heads) < shape.heads:
         notes.append(f"{len(drawn.heads)} of {shape.heads} heads.")
     if shape.batch > 1:
-        notes.append(f"Batch element {drawn.element} of 0 to {shape.batch - 1}.")
+        notes.append(f"Element {drawn.element} of a batch of {shape.batch}.")
     if drawn.asked.workload.pass_ != "forward":
         notes.append("The weights are those of the forward pass.")
     if appended:

@@ -105,8 +105,8 @@ def _encoding(
 def _drawn(length: int, embed_dim: int, dimensions: Sequence[int]) -> Figure:
     from matplotlib.figure import Figure
 
-    height = max(4.2, 0.5 + 0.78 * len(dimensions))
-    figure = Figure(figsize=(11.0, height), layout="constrained")
+    height = max(4.0, 0.5 + 0.7 * len(dimensions))
+    figure = Figure(figsize=(9.6, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.04)  # type: ignore[union-attr, call-arg]  # the base class's stub lacks the engine's own parameters
     places = figure.add_gridspec(len(dimensions), 2, width_ratios=(1.15, 1))
     _map(figure, figure.add_subplot(places[:, 0]), length, embed_dim, dimensions)

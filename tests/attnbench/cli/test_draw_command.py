@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -115,7 +116,7 @@ def test_the_first_case_is_drawn_as_png_and_svg(stage: Stage) -> None:
     assert "attention/B2-H4-L6-D8/float32/none/forward/cpu/naive" in said
     assert [text for text in said if text.startswith("head ")] == [f"head {number}" for number in range(4)]
     assert "masked" not in said
-    assert "Batch element 0 of 0 to 1." in said
+    assert "Element 0 of a batch of 2." in said
     assert stage.asked == [(0, [0, 1, 2, 3])]
 
 
@@ -135,7 +136,7 @@ def test_json_answers_with_what_was_drawn(stage: Stage) -> None:
     }
     assert stage.asked == [(1, [3, 1])]
     said = texts("one.svg")
-    assert {"head 3", "head 1", "masked", "2 of 4 heads. Batch element 1 of 0 to 1."} <= set(said)
+    assert {"head 3", "head 1", "masked", "2 of 4 heads. Element 1 of a batch of 2."} <= set(said)
     assert not Path("small-weights.png").exists()
 
 
@@ -324,3 +325,13 @@ def test_a_plugins_own_weights_as_users_start_it(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "wrong: a weight where attention is not allowed" in texts(str(tmp_path / "leaky.svg"))
+
+
+def test_the_pages_python_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "draw.md").read_text(encoding="utf-8")
+    plugin, functions = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(plugin, "leaky.py", "exec"), {})
+    exec(compile(functions, "draw.md", "exec"), {})
+    assert Path("weights.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("positions.svg").stat().st_size > 0
