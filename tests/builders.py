@@ -15,7 +15,7 @@ from attnbench.case import Case, Option, Variant
 from attnbench.masks import Mask
 from attnbench.protocol import AccuracyReply, ImplementationInfo, MemoryReply
 from attnbench.record import ProcessSamples, Record
-from attnbench.workload import AttentionShape, Workload
+from attnbench.workload import SHAPES, AttentionShape, Workload
 
 __all__ = [
     "make_accuracy",
@@ -28,7 +28,13 @@ __all__ = [
 ]
 
 WORKLOAD_FIELDS = ("mask", "dtype", "pass_", "inputs")
-SHAPE_AXES = ("batch", "heads", "kv_heads", "q_len", "kv_len", "seq_len", "head_dim")
+
+#: The axes that an operation's shape has unless others are given.
+USUAL_AXES: Mapping[str, Mapping[str, Any]] = {
+    "attention": {"seq_len": 512, "heads": 8, "head_dim": 64},
+    "positional_encoding": {"seq_len": 512, "embed_dim": 512},
+}
+USUAL_OF_MODULES = {"seq_len": 512, "embed_dim": 512, "heads": 8}
 
 
 def make_info(name: str, options: Mapping[str, Option] | None = None, **overrides: Any) -> ImplementationInfo:
@@ -86,25 +92,26 @@ def make_record(
     status: str = "ok",
     anchor: str | None = "naive",
     seed: int = 0,
+    operation: str = "attention",
     **overrides: Any,
 ) -> Record:
     """One case's record.
 
     `latency_s` is the true time of one call, of which every process sees its own (spread 3%) and every
     sample is a noisy draw (spread 5%); equal rounds of one block share their drift. `anchor` is an
-    implementation (without options) or None. Axes of the shape and fields of the workload can be given by
-    name, and so can every other field of `Record`; a status other than ok leaves out what was not measured.
+    implementation (without options) or None. Axes of the operation's shape and fields of the workload can be
+    given by name, and so can every other field of `Record`; a status other than ok leaves out what was not
+    measured.
     """
-    axes = {"seq_len": 512, "heads": 8, "head_dim": 64}
-    given = {axis: overrides.pop(axis) for axis in SHAPE_AXES if axis in overrides}
+    axes = dict(USUAL_AXES.get(operation, USUAL_OF_MODULES))
+    given = {axis: overrides.pop(axis) for axis in SHAPES[operation].AXES if axis in overrides}
     if "q_len" in given or "kv_len" in given:
         del axes["seq_len"]
     of_workload = {name: overrides.pop(name) for name in WORKLOAD_FIELDS if name in overrides}
-    workload = Workload("attention", AttentionShape.from_axes({**axes, **given}), **of_workload)
+    workload = Workload(operation, SHAPES[operation].from_axes({**axes, **given}), **of_workload)
     workload = overrides.pop("workload", workload)
     case = Case(Variant.of(implementation, options), workload, device)
     anchor_case = None if anchor is None else Case(Variant.of(anchor), workload, device)
-    shape = workload.shape
     fields: dict[str, Any] = {
         "scenario": "example",
         "case_id": case.case_id,
@@ -125,7 +132,7 @@ def make_record(
         fields |= {
             "device_name": "AMD EPYC" if device == "cpu" else "NVIDIA H100",
             "first_call_s": 5 * latency_s,
-            "output_bytes": shape.batch * shape.heads * shape.q_len * shape.head_dim * workload.itemsize,
+            "output_bytes": sum(map(math.prod, workload.results().values())) * workload.itemsize,
             "processes": tuple(
                 _samples(case, latency_s, calls, process, rounds, seed) for process in range(processes)
             ),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from attnbench.columns import COLUMNS, OCCASIONAL
+from attnbench.columns import COLUMNS, telling
 
 HEADER: dict[str, Any] = {
     "run_id": "made-by-hand",
@@ -144,9 +144,9 @@ def frame(*rows: dict[str, Any]) -> pd.DataFrame:
                 "speedup_ci_low": ratio * (1 - wide),
                 "speedup_ci_high": ratio * (1 + wide),
             }
-    telling = [c for of, c in OCCASIONAL.items() if any(each[c.name] != each[of] for each in rows)]
+    columns = (*COLUMNS, *telling(rows))
     return pd.DataFrame(
-        {c.name: pd.Series([each[c.name] for each in rows], dtype=c.dtype) for c in (*COLUMNS, *telling)}
+        {c.name: pd.Series([each.get(c.name) for each in rows], dtype=c.dtype) for c in columns}
     )
 
 

@@ -5,20 +5,26 @@ docs/columns.md is written from here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["COLUMNS", "OCCASIONAL", "Column", "document"]
+__all__ = ["COLUMNS", "OCCASIONAL", "Column", "document", "telling"]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table: its name, pandas dtype, unit, meaning, and when it is null."""
+    """A column of the table: its name, pandas dtype, unit, meaning, and when it is null.
+
+    `like` names the column whose value it has unless it tells something, if there is one.
+    """
 
     name: str
     dtype: str
     unit: str
     meaning: str
     null: str = "never"
+    like: str = ""
 
 
 _NOT_OK = "the status is not ok"
@@ -26,7 +32,8 @@ _NOT_CALLED = "the case was never called"
 _NO_INTERVAL = "the status is not ok, or fewer than 6 samples"
 _UNCHECKED = "accuracy is unchecked"
 _NO_RATIO = "the status is not ok, or there is no anchor with samples beside this case's"
-_NO_GRADIENTS = "the pass has no gradients, or accuracy is unchecked"
+_NO_HEADS = "the operation has no heads"
+_NO_GRADIENTS = "the pass has no gradients, the operation is not `attention`, or accuracy is unchecked"
 
 COLUMNS: tuple[Column, ...] = (
     Column(
@@ -35,7 +42,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("scenario", "string", "", "The scenario that the case comes from."),
     Column("case_id", "string", "", "Implementation × workload × device, readable and stable between runs."),
     Column("block_id", "string", "", "Workload × device: cases that share it were measured side by side."),
-    Column("operation", "string", "", "What is computed, e.g. `attention`."),
+    Column("operation", "string", "", "What is computed: `attention`, `mha`, `encoder_layer`, …"),
     Column("implementation", "string", "", "The way in which it is computed."),
     Column("options", "string", "", "The implementation's options, `block=256`; empty without any."),
     Column(
@@ -58,11 +65,23 @@ COLUMNS: tuple[Column, ...] = (
     Column("pass", "string", "", "What is timed: `forward`, `backward` or `forward_backward`."),
     Column("mask", "string", "", "Which keys a query may see, e.g. `none`, `causal`, `causal+padding(0.5)`."),
     Column("batch", "Int64", "", "Batch size B."),
-    Column("heads", "Int64", "", "Query heads H."),
-    Column("kv_heads", "Int64", "", "Key and value heads; fewer than `heads` with grouped queries."),
-    Column("q_len", "Int64", "tokens", "Queries a head."),
-    Column("kv_len", "Int64", "tokens", "Keys and values a head."),
-    Column("head_dim", "Int64", "", "Features a head D."),
+    Column("heads", "Int64", "", "Query heads H.", _NO_HEADS),
+    Column(
+        "kv_heads", "Int64", "", "Key and value heads; fewer than `heads` with grouped queries.", _NO_HEADS
+    ),
+    Column(
+        "q_len",
+        "Int64",
+        "tokens",
+        "Queries a head; of decoders and transformers the length of the decoder's sequence.",
+    ),
+    Column(
+        "kv_len",
+        "Int64",
+        "tokens",
+        "Keys and values a head; of decoders and transformers the length of the encoder's sequence.",
+    ),
+    Column("head_dim", "Int64", "", "Features a head D; of modules `embed_dim` / `heads`.", _NO_HEADS),
     Column(
         "inputs", "string", "", "How the inputs were drawn: `normal`, `uniform`, `large_logits`, `outliers`."
     ),
@@ -177,11 +196,25 @@ COLUMNS: tuple[Column, ...] = (
         "FLOP",
         "The work by FlashAttention's convention: a forward 2 · pairs · heads · (d_qk + d_v), pairs being "
         "those that the mask allows; a backward, recomputation included, 2 · pairs · heads · (3 · d_qk + 2 · "
-        "d_v), which is 2.5 forwards where d_qk = d_v; both 3.5.",
+        "d_v), which is 2.5 forwards where d_qk = d_v; both 3.5. Of modules their linear layers too: "
+        "2 · rows · inputs · outputs in a forward, twice that in a backward; keys and values of a past are "
+        "projected.",
         "beyond 2⁶³ − 1",
     ),
-    Column("bytes", "Int64", "B", "The least traffic: every operand moved once.", "beyond 2⁶³ − 1"),
-    Column("tflops_per_s", "float64", "TFLOP/s", "`flops` / `latency_median_s` / 10¹².", _NOT_OK),
+    Column(
+        "bytes",
+        "Int64",
+        "B",
+        "The least traffic: every operand, of modules their weights too, moved once.",
+        "beyond 2⁶³ − 1",
+    ),
+    Column(
+        "tflops_per_s",
+        "float64",
+        "TFLOP/s",
+        "`flops` / `latency_median_s` / 10¹².",
+        f"{_NOT_OK}, or `flops` is 0",
+    ),
     Column("gb_per_s", "float64", "GB/s", "`bytes` / `latency_median_s` / 10⁹.", _NOT_OK),
     Column(
         "roofline_fraction",
@@ -286,17 +319,62 @@ COLUMNS: tuple[Column, ...] = (
     ),
 )
 
-#: Columns that stand at the end of a table, and only where they tell something: each with the column whose
-#: value it has otherwise.
-OCCASIONAL: dict[str, Column] = {
-    "head_dim": Column(
+_NOT_AN_AXIS = "the operation has no such axis"
+
+
+def _axis(name: str, dtype: str, meaning: str) -> Column:
+    return Column(name, dtype, "", meaning, _NOT_AN_AXIS)
+
+
+def _part(name: str, meaning: str) -> Column:
+    return Column(f"flops_{name}", "Int64", "FLOP", meaning, "the operation has no such part")
+
+
+#: Columns that stand at the end of a table, and only where they tell something of some row.
+OCCASIONAL: tuple[Column, ...] = (
+    Column(
         "v_head_dim",
         "Int64",
         "",
         "Features a head of the values and the output; only in tables where some case has others than "
         "`head_dim`.",
-    )
-}
+        "the operation is not `attention`",
+        like="head_dim",
+    ),
+    _axis("embed_dim", "Int64", "Features a position E. This column and those below are of modules alone."),
+    _axis("kdim", "Int64", "Features a position of the keys, before they are projected."),
+    _axis("vdim", "Int64", "Features a position of the values, before they are projected."),
+    _axis("ff_dim", "Int64", "Inner features of the feed-forward network F."),
+    _axis("layers", "Int64", "Encoder layers, and as many decoder layers."),
+    _axis("bias", "boolean", "Whether linear layers and normalisations add a bias."),
+    _axis("add_bias_kv", "boolean", "Whether one learnt key and value are appended."),
+    _axis("add_zero_attn", "boolean", "Whether a key and value of zeros are appended."),
+    _axis("norm_first", "boolean", "Whether each part of a layer is normalised before, not after it."),
+    _axis("batch_first", "boolean", "Whether the first axis is the batch, not the position."),
+    _axis("rotary", "boolean", "Whether queries and keys are rotated by their positions."),
+    _axis("qk_norm", "boolean", "Whether queries and keys are normalised, head by head."),
+    _axis("training", "boolean", "Training mode, in which dropout acts; else evaluation."),
+    _axis("dropout", "float64", "Share of the numbers that is dropped, when training."),
+    _axis("need_weights", "string", "Weights that are returned too: `none`, `averaged`, `per_head`."),
+    _axis("attention", "string", "Where keys and values come from: `self` or `cross`."),
+    _axis("src_mask", "string", "Which position of its own sequence the encoder sees; as `mask`."),
+    _axis("memory_mask", "string", "Which position of the memory the cross attention sees; as `mask`."),
+    _part(
+        "projections", "Of `flops` those of the linear layers before and after attention: q, k, v and output."
+    ),
+    _part("attention", "Of `flops` those of attention itself: scores and weighted values."),
+    _part("feed_forward", "Of `flops` those of the feed-forward network."),
+)
+
+
+def telling(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Those of `OCCASIONAL` that tell something of some of `rows`; what a row has not it does not know."""
+
+    def tells(column: Column, row: Mapping[str, Any]) -> bool:
+        value = row.get(column.name)
+        return value is not None and (not column.like or value != row.get(column.like))
+
+    return [column for column in OCCASIONAL if any(tells(column, row) for row in rows)]
 
 
 def document() -> str:
@@ -310,13 +388,16 @@ def document() -> str:
         "hertz, `_j` joule. What is not known is null (`NaN` or `<NA>` in pandas, empty in CSV, `null` in",
         "JSON).",
         "",
-        "This page is written from `COLUMNS` in `harness/attnbench/columns.py`.",
+        "Those below `duration_s` stand in a table only where they tell something of one of its cases: a",
+        "table of `attention` alone has none of the modules' columns.",
+        "",
+        "This page is written from `COLUMNS` and `OCCASIONAL` in `harness/attnbench/columns.py`.",
         "",
         "| column | type | unit | meaning | null when |",
         "|---|---|---|---|---|",
     ]
     lines += [
         f"| `{c.name}` | {c.dtype} | {c.unit or '–'} | {c.meaning} | {c.null} |"
-        for c in (*COLUMNS, *OCCASIONAL.values())
+        for c in (*COLUMNS, *OCCASIONAL)
     ]
     return "\n".join(lines) + "\n"

@@ -53,7 +53,7 @@ def standing(
         bytes_per_s = None
     shares = []
     beyond = []
-    if flops_per_s is not None:
+    if flops_per_s is not None and costs.flops:  # what computes no product has no place below that limit
         shares.append(costs.flops / latency_s / flops_per_s)
         least = costs.least_flops / latency_s
         if least > tolerance * flops_per_s:

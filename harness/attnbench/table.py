@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from attnbench import stats, store
 from attnbench.case import format_options
 from attnbench.ceilings import Known, of_header
-from attnbench.columns import COLUMNS, OCCASIONAL
+from attnbench.columns import COLUMNS, telling
 from attnbench.costs import Costs, costs
 from attnbench.errors import RunError
 from attnbench.files import replace_file
@@ -40,8 +40,8 @@ LARGEST_INT64 = 2**63 - 1
 def load(run: Folder | Sequence[Folder], *more: Folder) -> pd.DataFrame:
     """The table of a run's folder, or of several runs below one another: one row a case.
 
-    Several are given one by one or as a list. Columns are `COLUMNS`, in that order (docs/columns.md); what is
-    not known is null.
+    Several are given one by one or as a list. Columns are `COLUMNS`, in that order, then those of
+    `OCCASIONAL` that tell something (docs/columns.md); what is not known is null.
 
     Raises:
         RunError: a folder that is no run, is corrupted or given twice.
@@ -103,7 +103,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 def from_records(
     records: Sequence[Record], run_id: str, ceilings: Known = MappingProxyType({})
 ) -> pd.DataFrame:
-    """One row a record, in their order, the columns `COLUMNS`; nothing is read or written.
+    """One row a record, in their order, columns as in `load`; nothing is read or written.
 
     `ceilings` are those of the machine that the records were measured on, as far as they are known.
     """
@@ -128,13 +128,9 @@ def write_parquet(run: str | os.PathLike[str]) -> Path:
 def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
-    telling = [
-        column
-        for otherwise, column in OCCASIONAL.items()
-        if any(row[column.name] != row[otherwise] for row in rows)
-    ]
+    columns = (*COLUMNS, *telling(rows))
     return pd.DataFrame(
-        {c.name: pd.Series([row[c.name] for row in rows], dtype=c.dtype) for c in (*COLUMNS, *telling)}
+        {c.name: pd.Series([row.get(c.name) for row in rows], dtype=c.dtype) for c in columns}
     )
 
 
@@ -234,10 +230,12 @@ def _speedup(record: Record, anchor: Record | None) -> dict[str, Any]:
 
 
 def _rates(least: Costs, latency_s: float | None) -> dict[str, Any]:
+    """What the work comes to; a rate of arithmetic only where there is some."""
+    counts = {"flops": least.flops, "bytes": least.bytes}
+    counts |= {f"flops_{part}": flops for part, flops in least.parts.items()}
     return {
-        "flops": least.flops if least.flops <= LARGEST_INT64 else None,
-        "bytes": least.bytes if least.bytes <= LARGEST_INT64 else None,
-        "tflops_per_s": least.flops / latency_s / 1e12 if latency_s else None,
+        **{name: count if count <= LARGEST_INT64 else None for name, count in counts.items()},
+        "tflops_per_s": least.flops / latency_s / 1e12 if latency_s and least.flops else None,
         "gb_per_s": least.bytes / latency_s / 1e9 if latency_s else None,
     }
 

@@ -473,3 +473,51 @@ def test_a_failed_case_is_not_called_launch_bound() -> None:
     failed = make_record(device="cuda", status="error")
     record = replace(failed, processes=(gpu_samples(launch_bound=(True, True)),))
     assert list(from_records([record], "r")["reason"]) == ["made to be error"]
+
+
+OF_MODULES = {
+    "mha": (
+        "embed_dim kdim vdim bias add_bias_kv add_zero_attn batch_first rotary qk_norm training dropout "
+        "need_weights attention flops_projections flops_attention"
+    ),
+    "encoder_layer": (
+        "embed_dim ff_dim bias norm_first batch_first training dropout flops_projections flops_attention "
+        "flops_feed_forward"
+    ),
+    "decoder_layer": (
+        "embed_dim ff_dim bias norm_first batch_first training dropout memory_mask flops_projections "
+        "flops_attention flops_feed_forward"
+    ),
+    "transformer": (
+        "embed_dim ff_dim layers bias norm_first batch_first training dropout src_mask memory_mask "
+        "flops_projections flops_attention flops_feed_forward"
+    ),
+    "positional_encoding": "embed_dim batch_first",
+}
+
+
+@pytest.mark.parametrize("operation", OF_MODULES)
+def test_other_operations_add_their_shapes_columns_at_the_end(operation: str) -> None:
+    record = make_record("ours", operation=operation, embed_dim=96)
+    found = row(record)
+    assert list(found.index) == [*NAMES, *OF_MODULES[operation].split()]
+    assert (found["operation"], found["embed_dim"], found["q_len"]) == (operation, 96, 512)
+    for name, value in record.workload.shape.columns().items():
+        assert found[name] == value, name
+    of = costs(record.workload, record.seed)
+    assert found["flops"] == of.flops
+    assert {name: found[f"flops_{name}"] for name in of.parts} == of.parts
+    if operation == "positional_encoding":
+        assert found[["heads", "kv_heads", "head_dim", "tflops_per_s"]].isna().all()
+    else:
+        assert found["head_dim"] == 12
+
+
+def test_operations_share_a_table() -> None:
+    frame = from_records([make_record(operation="mha", rotary=True), make_record()], "run")
+    assert [column for column in frame.columns if column not in NAMES] == OF_MODULES["mha"].split()
+    assert frame["rotary"].tolist() == [True, pd.NA]
+    assert frame["attention"].isna().tolist() == [False, True]
+    assert frame["flops_projections"].dtype == "Int64"
+    assert frame["dropout"].dtype == "float64"
+    assert frame["head_dim"].tolist() == [64, 64]
