@@ -176,13 +176,13 @@ def load(workload: Workload, options: Options) -> Callable[[AttentionInputs], to
     # raises where it would otherwise give up compiling.
     attend.__code__ = attend.__code__.replace()
     compiled = torch.compile(attend, backend=inductor, fullgraph=True, dynamic=False)
-    kept: tuple[AttentionInputs, BlockMask | None] | None = None
+    kept: tuple[Mask, BlockMask | None] | None = None
 
     def flex(x: AttentionInputs) -> torch.Tensor:
         nonlocal kept
-        if kept is None or kept[0] is not x:
+        if kept is None or kept[0] is not x.mask:
             device = x.q.device
-            kept = (x, x.mask.kept(f"flex_attention's {device}", lambda: block_mask(x.mask, device)))
+            kept = (x.mask, x.mask.kept(f"flex_attention's {device}", lambda: block_mask(x.mask, device)))
         output: torch.Tensor = compiled(x.q, x.k, x.v, kept[1], x.scale)
         if not kernels:
             raise RuntimeError("torch.compile ran flex_attention uncompiled: that is not what is measured")

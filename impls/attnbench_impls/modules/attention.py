@@ -27,7 +27,7 @@ from attnbench_impls.modules.arguments import (
 from attnbench_impls.modules.cache import KVCache
 from attnbench_impls.modules.cores import TEXTBOOK, AttentionFunction, Core, core_of
 from attnbench_impls.modules.heads import concatenate_heads, split_heads
-from attnbench_impls.modules.masks import Sizes, check_mask, masking_of, tensor_mask, with_columns
+from attnbench_impls.modules.masks import Sizes, check_mask, masking_of, score_bias, tensor_mask
 from attnbench_impls.modules.norms import RMSNorm
 from attnbench_impls.modules.rotary import RotaryPositions
 
@@ -226,20 +226,18 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.write(k, v)
 
         masks = (attn_mask, key_padding_mask, mask)
-        weights: Tensor | None
+        weights = None
         if self._core is None:
-            o, weights = self._textbook(q, k, v, masks)
+            o, weights = self._textbook(q, k, v, masks, need_weights)
         else:
-            o = self._attend(self._core, q, k, v, masks, is_causal)
-            # The core hands out no weights.
-            weights = self._textbook(q, k, v, masks)[1] if need_weights else None
+            o = self._cored(self._core, q, k, v, masks, is_causal)
+            if need_weights:  # which the core does not hand out
+                _, weights = self._textbook(q, k, v, masks, need_weights)
 
         if cache is not None:
             cache.advance(new_keys)
         o = self.out_proj(concatenate_heads(o, batch_first))
-        if not need_weights:
-            weights = None
-        elif weights is not None and average_attn_weights:
+        if weights is not None and average_attn_weights:
             weights = weights.mean(dim=1)
         if not batched:
             return o.squeeze(0), None if weights is None else weights.squeeze(0)
@@ -289,15 +287,23 @@ class MultiHeadAttention(nn.Module):
             values.append(v.new_zeros(one))
         return keys, values
 
-    def _textbook(self, q: Tensor, k: Tensor, v: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
-        """The textbook's output `[B, H, Lq, D]` and weights `[B, H, Lq, S]`."""
+    def _textbook(
+        self, q: Tensor, k: Tensor, v: Tensor, masks: Masks, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The textbook's output `[B, H, Lq, D]` and, if they are needed, its weights `[B, H, Lq, S]`."""
         keys, values = self._columns(k, v)
-        masking = with_columns(masking_of(*masks, _sizes(q, k), q.device), len(keys))
+        bias = score_bias(*masks, _sizes(q, k), len(keys), q)
         if keys:
             k, v = torch.cat((k, *keys), dim=2), torch.cat((v, *values), dim=2)
-        return textbook.attend(q, k, v, masking, self._scale, self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        weights = textbook.attention_weights(q, k, self._scale, bias.added, dropout)
+        o = textbook.attend(weights, v)
+        if bias.seeing is not None:
+            o = o * bias.seeing
+            weights = weights * bias.seeing if need_weights else weights
+        return o, weights if need_weights else None
 
-    def _attend(self, core: Core, q: Tensor, k: Tensor, v: Tensor, masks: Masks, is_causal: bool) -> Tensor:
+    def _cored(self, core: Core, q: Tensor, k: Tensor, v: Tensor, masks: Masks, is_causal: bool) -> Tensor:
         """The output of `core`, `[B, H, Lq, D]`."""
         if self.training and self.dropout > 0:
             raise ValueError(

@@ -23,13 +23,14 @@ from attnbench_impls.modules.arguments import check_mask_dtype
 
 __all__ = [
     "Masking",
+    "ScoreBias",
     "Sizes",
     "TensorMask",
     "check_mask",
     "is_causal_mask",
     "masking_of",
+    "score_bias",
     "tensor_mask",
-    "with_columns",
 ]
 
 Integers = npt.NDArray[np.int64]
@@ -50,15 +51,26 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Masking:
-    """What happens to the scores `[B, H, Lq, Lk]`.
+    """What happens to the scores `[B, H, Lq, Lk]`, to which both broadcast.
 
-    `bias`, finite, is added; those that are `hidden` do not count. `blind` marks the queries that see no
-    key, `[…, Lq or 1, 1]`. All broadcast to the scores; each is None where there is nothing to do.
+    `bias`, finite, is added; those that are `hidden` do not count. Each is None where there is nothing to do.
     """
 
     hidden: Tensor | None = None
     bias: Tensor | None = None
-    blind: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBias:
+    """A masking as one tensor, which is how it is applied soonest: adding is cheaper than choosing.
+
+    `added` broadcasts to the scores; −∞ hides. A query that sees no key would have a softmax of 0/0, and
+    gradients of NaN: such a query sees every key here, and what comes of it is to be multiplied by `seeing`,
+    `[…, Lq or 1, 1]`, which is 0 for these queries and 1 for others. Both are None where they change nothing.
+    """
+
+    added: Tensor | None = None
+    seeing: Tensor | None = None
 
 
 class TensorMask(Mask):
@@ -178,21 +190,14 @@ def masking_of(
 ) -> Masking:
     """Both masks of torch's, and an `attnbench.Mask`, as one; what any of them hides is hidden.
 
-    `attn_mask` `[Lq, Lk]` or `[B·H, Lq, Lk]`, `key_padding_mask` `[B, Lk]`, or `[Lk]` without a batch.
+    `attn_mask` `[Lq, Lk]` or `[B·H, Lq, Lk]`, `key_padding_mask` `[B, Lk]`.
 
     Raises:
         ValueError: one has another shape, or is neither boolean nor floating.
     """
-    if mask is not None:
-        check_mask(mask, sizes)
-    if mask is not None and key_padding_mask is None:
-        allowed = mask.to_bool(device)
-        if allowed is None:
-            return Masking()
-        hidden = mask.kept(f"the modules' hidden keys {device}", lambda: ~allowed)
-        return Masking(hidden, blind=mask.blind_queries(device))
     hidden, bias = None, None
     if mask is not None:
+        check_mask(mask, sizes)
         allowed = mask.to_bool(device)
         hidden = None if allowed is None else ~allowed
     if attn_mask is not None:
@@ -202,7 +207,48 @@ def masking_of(
         hidden = padding_hidden if hidden is None else hidden | padding_hidden
         if padding_bias is not None:
             bias = padding_bias if bias is None else bias + padding_bias
-    return Masking(hidden, bias, None if hidden is None else hidden.all(-1, keepdim=True))
+    return Masking(hidden, bias)
+
+
+def score_bias(
+    attn_mask: Tensor | None,
+    key_padding_mask: Tensor | None,
+    mask: Mask | None,
+    sizes: Sizes,
+    columns: int,
+    q: Tensor,
+) -> ScoreBias:
+    """All masks as they are added to the scores of `q`, over `columns` more keys at the end that all see.
+
+    Raises:
+        ValueError: as `masking_of`.
+    """
+    if mask is not None and key_padding_mask is None and not columns:
+        check_mask(mask, sizes)
+
+        def build() -> ScoreBias:
+            # A tensor made in inference mode could not be used for training later.
+            with torch.inference_mode(False):
+                hidden = masking_of(None, None, mask, sizes, q.device).hidden
+                return _one_tensor(Masking(hidden), q.dtype, mask.blind_queries(q.device))
+
+        return mask.kept(f"the modules' {q.dtype} on {q.device}", build)
+    masking = masking_of(attn_mask, key_padding_mask, mask, sizes, q.device)
+    if masking.hidden is None:
+        return ScoreBias()
+    if columns:  # so nobody is blind
+        bias = None if masking.bias is None else pad(masking.bias, (0, columns))
+        return _one_tensor(Masking(pad(masking.hidden, (0, columns)), bias), q.dtype, None)
+    return _one_tensor(masking, q.dtype, masking.hidden.all(-1, keepdim=True))
+
+
+def _one_tensor(masking: Masking, dtype: torch.dtype, blind: Tensor | None) -> ScoreBias:
+    """`masking` as something to add, but for the queries that are `blind`."""
+    if masking.hidden is None:
+        return ScoreBias()
+    hidden = masking.hidden if blind is None else masking.hidden & ~blind
+    finite = hidden.new_zeros(hidden.shape, dtype=dtype) if masking.bias is None else masking.bias.to(dtype)
+    return ScoreBias(finite.masked_fill(hidden, -math.inf), None if blind is None else (~blind).to(dtype))
 
 
 def _per_head(attn_mask: Tensor, sizes: Sizes) -> Tensor:
@@ -237,14 +283,6 @@ def _parts(mask: Tensor) -> tuple[Tensor, Tensor | None]:
         return mask, None
     hidden = mask == -math.inf
     return hidden, mask.masked_fill(hidden, 0)
-
-
-def with_columns(masking: Masking, count: int) -> Masking:
-    """`masking` over `count` more keys at the end, which every query sees."""
-    if not count or masking.hidden is None:
-        return masking
-    bias = None if masking.bias is None else pad(masking.bias, (0, count))
-    return Masking(pad(masking.hidden, (0, count)), bias)
 
 
 def tensor_mask(masking: Masking, sizes: Sizes, columns: int) -> Mask:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attnbench.implementation import AttentionInputs, Options
+from attnbench.masks import Mask
 from attnbench.workload import Workload
 from attnbench_impls.sdpa.backends import Pinned
 from attnbench_impls.sdpa.masking import Masking, arguments, how_masked
@@ -25,14 +26,15 @@ def loader(
         del workload, options
         from torch.nn.functional import pad, scaled_dot_product_attention
 
-        kept: tuple[AttentionInputs, Masking, dict[str, Any]] | None = None
+        kept: tuple[Mask, Masking, dict[str, Any]] | None = None
 
         def sdpa(x: AttentionInputs) -> torch.Tensor:
             nonlocal kept
-            # How to mask is decided once for the same inputs: a look-up would be a tenth of a small call.
-            if kept is None or kept[0] is not x:
+            # How to mask is decided once for the same mask: a look-up would be a tenth of a small call. (Not
+            # by the inputs: that would keep them, and their graph, alive.)
+            if kept is None or kept[0] is not x.mask or kept[2]["scale"] != x.scale:
                 masking = how_masked(x.mask, x.q.device, backend)
-                kept = (x, masking, arguments(x, masking))
+                kept = (x.mask, masking, arguments(x, masking))
             _, masking, chosen = kept
             if not masking.first:
                 output = scaled_dot_product_attention(x.q, x.k, x.v, **chosen)
