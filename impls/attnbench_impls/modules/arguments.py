@@ -14,7 +14,9 @@ __all__ = [
     "activation_of",
     "check_attention_inputs",
     "check_features",
+    "check_mask_dtype",
     "check_probability",
+    "check_where",
     "check_whole",
     "rotary_base",
 ]
@@ -91,6 +93,22 @@ def check_features(name: str, x: Tensor, features: int) -> None:
         )
     if x.shape[-1] != features:
         raise ValueError(f"{name} must have {features} features last; got {list(x.shape)}")
+
+
+def check_where(query: Tensor, key: Tensor, value: Tensor, weight: Tensor) -> None:
+    """All three must be of the parameters' dtype (but for autocast) and on their device.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for name, x in (("query", query), ("key", key), ("value", value)):
+        if x.device != weight.device or (
+            x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
+        ):
+            raise ValueError(
+                f"{name} is {x.dtype} on {x.device}, the module's parameters are {weight.dtype} on "
+                f"{weight.device}; move one to the other with to(device, dtype)"
+            )
 
 
 def check_attention_inputs(

@@ -21,6 +21,7 @@ from attnbench_impls.modules import textbook
 from attnbench_impls.modules.arguments import (
     check_attention_inputs,
     check_probability,
+    check_where,
     check_whole,
     rotary_base,
 )
@@ -208,6 +209,7 @@ class MultiHeadAttention(nn.Module):
             ValueError: shapes that do not fit, or what the core cannot do.
         """
         check_attention_inputs(query, key, value, (self.embed_dim, self.kdim, self.vdim), self.batch_first)
+        check_where(query, key, value, self.out_proj.weight)
         mask, attn_mask = _one_mask(mask, attn_mask, is_causal)
         batched = query.dim() == 3
         batch_first = self.batch_first or not batched

@@ -24,7 +24,7 @@ def over(module: Module, parameters: Mapping[str, Tensor]) -> Module:
     Raises:
         ValueError: names or shapes that are not the module's; it is then unchanged.
     """
-    own = dict(module.named_parameters())
+    own = dict(module.named_parameters(remove_duplicate=False))
     if own.keys() != parameters.keys():
         missing, superfluous = sorted(own.keys() - parameters.keys()), sorted(parameters.keys() - own.keys())
         raise ValueError(

@@ -29,4 +29,4 @@ class RMSNorm(nn.Module):
         """`x` `[…, dim]`, normalised."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         normalised = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return normalised.to(x.dtype) * self.scale
+        return (normalised.to(x.dtype) * self.scale).to(x.dtype)  # under autocast the scale is wider

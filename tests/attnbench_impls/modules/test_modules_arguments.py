@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 import attnbench_impls
 from attnbench import Mask
-from attnbench_impls import DecoderLayer, EncoderLayer, MultiHeadAttention, Transformer
+from attnbench_impls import (
+    DecoderLayer,
+    EncoderLayer,
+    KVCache,
+    MultiHeadAttention,
+    SinusoidalPositionalEncoding,
+    Transformer,
+)
 from attnbench_impls.modules import TensorMask, over
 
 
@@ -74,6 +81,11 @@ def call(module: MultiHeadAttention, **arguments: Any) -> Any:
         ({"query": torch.zeros(3, 8)}, "must all have a batch or all have none"),
         ({"value": torch.zeros(2, 4, 8)}, "one value for each key"),
         ({"query": torch.zeros(1, 3, 8)}, "must have the same batch, axis 0"),
+        (
+            {"value": torch.zeros(2, 3, 8).double()},
+            r"value is torch.float64 on cpu.* are torch.float32",
+        ),
+        ({"query": torch.zeros(2, 3, 8, device="meta")}, "query is torch.float32 on meta"),
         ({"attn_mask": torch.zeros(3, 4)}, r"attn_mask must be \[queries, keys\] = \[3, 3\].* got \[3, 4\]"),
         (
             {"attn_mask": torch.zeros(2, 3, 3)},
@@ -148,13 +160,9 @@ def test_dropout_drops_weights_in_training_alone(need_weights: bool) -> None:
     with torch.no_grad():
         expected, weights = module.eval()(x, x, x, average_attn_weights=False)
         module.train()
-        draws = (
-            [module(x, x, x, need_weights, average_attn_weights=False) for _ in range(3000)] if False else []
-        )
-        for _ in range(2000):
-            draws.append(module(x, x, x, need_weights=need_weights, average_attn_weights=False))
+        draws = [module(x, x, x, need_weights=need_weights, average_attn_weights=False) for _ in range(1000)]
     mean = torch.stack([o for o, _ in draws]).mean(0)
-    torch.testing.assert_close(mean, expected, rtol=0, atol=0.05)
+    torch.testing.assert_close(mean, expected, rtol=0, atol=0.06)
     assert not torch.equal(draws[0][0], draws[1][0])
     if need_weights:
         dropped = torch.stack([each for _, each in draws])
@@ -240,6 +248,44 @@ def test_modules_built_on_meta_take_a_state_dict() -> None:
     assert all(
         parameter.data_ptr() == given_state[name].data_ptr() for name, parameter in module.named_parameters()
     )
+
+
+def test_nothing_is_on_another_device_than_the_inputs() -> None:
+    # Of tensors on the CPU torch's meta device complains as a GPU would.
+    with pytest.raises(RuntimeError, match="not on the expected device meta"):
+        torch.zeros(2, device="meta") + torch.zeros(2)
+    model = Transformer(8, 2, 1, 1, 8, 0.0, device="meta", rotary=True, qk_norm=True, kv_heads=1)
+    x, hidden = torch.zeros(3, 2, 8, device="meta"), torch.zeros(2, 3, device="meta", dtype=torch.bool)
+    causal = Transformer.generate_square_subsequent_mask(3, device="meta")
+    assert model(x, x, tgt_mask=causal, src_key_padding_mask=hidden).device.type == "meta"
+    module = MultiHeadAttention(8, 2, 0.5, True, True, True, device="meta")
+    o, weights = module(x, x, x, mask=Mask("causal+padding(0.5)", 2, 3, 3))
+    assert weights is not None
+    assert o.device == weights.device == x.device
+    assert SinusoidalPositionalEncoding(8)(x).device == x.device
+    with torch.no_grad():
+        assert module(x, x, x, cache=KVCache(2, 2, 3, 4, device="meta"))[0].device == x.device
+
+
+@pytest.mark.parametrize("core", ["naive", "sdpa", "chunked"])
+def test_modules_run_under_autocast(core: str) -> None:
+    module = MultiHeadAttention(
+        8, 2, batch_first=True, core=core, rotary=True, qk_norm=True, add_bias_kv=True
+    )
+    x = torch.randn(2, 3, 8)
+    expected, _ = module(x, x, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = module(x, x, x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.05)
+
+
+def test_tensors_that_share_a_place_are_replaced_in_both() -> None:
+    tied = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    tied[1].weight = tied[0].weight
+    weight = torch.eye(2, requires_grad=True)
+    over(tied, {"0.weight": weight, "1.weight": weight})
+    assert tied[0].weight is tied[1].weight is weight
 
 
 def test_modules_compile_without_breaks() -> None:
