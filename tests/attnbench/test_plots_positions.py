@@ -82,10 +82,18 @@ def test_beyond_the_maps_room_its_cells_are_told() -> None:
     assert shown.get_ylim() == (1999.5, -0.5)
 
 
+def test_no_wave_is_drawn_with_too_few_points() -> None:
+    figure = sinusoidal_positions(10_000, 2)
+    (wave,) = [axes for axes in figure.axes if axes.lines and not axes.images]
+    steps = np.diff(np.asarray(wave.lines[0].get_xdata(), dtype=float))
+    assert steps.max() < 2 * math.pi / 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         ({"length": 0}, "length must be at least 1, got 0"),
+        ({"length": 10_001}, "at most 10000 in a picture, got 10001"),
         ({"embed_dim": 0}, "embed_dim must be at least 1, got 0"),
         ({"dimensions": [128]}, "from 0 to 127"),
         ({"dimensions": []}, "at least one dimension"),

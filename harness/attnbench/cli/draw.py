@@ -160,7 +160,7 @@ def weights(
 @click.option(
     "--length",
     metavar="N",
-    type=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, 10_000),
     default=64,
     show_default=True,
     help="Positions.",

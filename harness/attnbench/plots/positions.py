@@ -25,8 +25,11 @@ BASE = 10000.0
 #: Where among the dimensions the waves stand that are drawn by default: closer where they are fast.
 _WAVES = (0.0, 0.1, 0.2, 0.35, 0.6, 1.0)
 
-#: Points of a drawn curve: at least so many, and between two positions.
-_FEWEST_POINTS, _BETWEEN_POSITIONS = 256, 8
+#: Points of a drawn curve: eight a position within these bounds. Of 10000 positions a wave has ten at least.
+_FEWEST_POINTS, _MOST_POINTS, _BETWEEN_POSITIONS = 256, 16384, 8
+
+#: Of more positions than this, fast waves could only be drawn as slower ones.
+MOST_DRAWN = 10_000
 
 #: Beyond so many positions the dots on a curve would touch.
 _MOST_DOTS = 80
@@ -71,9 +74,13 @@ def sinusoidal_positions(
     they are spread over all. Dots are whole positions, which is where the encoding is read.
 
     Raises:
-        ValueError: a size below 1, no dimension, or one that there is not.
+        ValueError: a size below 1, more than 10000 positions, no dimension, or one that there is not.
     """
     _require(length, embed_dim)
+    if length > MOST_DRAWN:
+        raise ValueError(
+            f"length must be at most {MOST_DRAWN} in a picture, got {length}: fast waves would look slow"
+        )
     if dimensions is None:
         last = (embed_dim - 1) // 2
         chosen = sorted({round(last * share) for share in _WAVES})
@@ -120,18 +127,18 @@ def _drawn(length: int, embed_dim: int, dimensions: Sequence[int]) -> Figure:
 
 def _map(figure: Figure, axes: Axes, length: int, embed_dim: int, marked: Sequence[int]) -> None:
     """Position × dimension, and marks above the dimensions whose waves are beside."""
-    rows, several = _rows(length, embed_dim)
     every = -(-embed_dim // _MOST_DIMENSIONS)
+    dimensions = np.arange(embed_dim)
     # Whole pairs are left out, never the cosines alone.
-    columns = rows[:, np.arange(embed_dim) // 2 % every == 0]
+    values, several = _rows(length, dimensions[dimensions // 2 % every == 0], embed_dim)
     image = axes.imshow(
-        columns,
+        values,
         cmap="RdBu_r",
         vmin=-1,
         vmax=1,
         interpolation="nearest",
         aspect="auto",
-        extent=(-0.5, columns.shape[1] * every - 0.5, columns.shape[0] * several - 0.5, -0.5),
+        extent=(-0.5, values.shape[1] * every - 0.5, values.shape[0] * several - 0.5, -0.5),
     )
     axes.set(
         xlim=(-0.5, embed_dim - 0.5),
@@ -157,21 +164,25 @@ def _map(figure: Figure, axes: Axes, length: int, embed_dim: int, marked: Sequen
     bar.outline.set_edgecolor(MUTED)
 
 
-def _rows(length: int, embed_dim: int) -> tuple[npt.NDArray[np.float64], int]:
+def _rows(
+    length: int, dimensions: npt.NDArray[np.int64], embed_dim: int
+) -> tuple[npt.NDArray[np.float64], int]:
     """The rows of the map, and of how many positions each is the mean.
 
     The mean of a wave that is too fast to be shown is 0; single values of it would show waves that there are
     not.
     """
     several = -(-length // _MOST_POSITIONS)
-    dimensions = np.arange(embed_dim)
+    positions = np.arange(length, dtype=np.float64)
     rows = [
-        _encoding(
-            np.arange(first, min(first + several, length), dtype=np.float64), dimensions, embed_dim
-        ).mean(0)
+        _encoding(positions[first : first + several], dimensions, embed_dim).mean(0)
         for first in range(0, length, several)
     ]
     return np.stack(rows), several
+
+
+def _points(length: int) -> int:
+    return min(max(_FEWEST_POINTS, _BETWEEN_POSITIONS * length), _MOST_POINTS)
 
 
 def _whole(axis: Axis) -> None:
@@ -184,7 +195,7 @@ def _whole(axis: Axis) -> None:
 def _wave(axes: Axes, length: int, embed_dim: int, dimension: int, *, last: bool) -> None:
     """Sine and cosine of one wavelength along the positions."""
     pair = np.arange(dimension, min(dimension + 2, embed_dim))
-    fine = np.linspace(0, max(length - 1, 1), max(_FEWEST_POINTS, _BETWEEN_POSITIONS * length))
+    fine = np.linspace(0, max(length - 1, 1), _points(length))
     curves = _encoding(fine, pair, embed_dim)
     positions = np.arange(length, dtype=np.float64)
     dots = _encoding(positions, pair, embed_dim)

@@ -142,7 +142,7 @@ def test_json_answers_with_what_was_drawn(stage: Stage) -> None:
 
 def test_a_case_is_named_by_its_id_or_a_part_of_it(stage: Stage) -> None:
     case_id = "attention/B2-H4-L12-D8/float32/causal/forward/cpu/sdpa"
-    document = json.loads(run("weights", "small.yaml", "--case", case_id, "--json").stdout)
+    document = json.loads(run("weights", "small.yaml", "--case", case_id, "-o", "x.svg", "--json").stdout)
     assert document["case_id"] == case_id
 
 
@@ -158,7 +158,7 @@ def test_a_wrong_case_is_told_with_near_ones(stage: Stage) -> None:
 
 def test_what_cannot_run_gives_way_to_the_next(stage: Stage) -> None:
     stage.scripts["naive"] = Script(fails=UNSUPPORTED)
-    document = json.loads(run("weights", "small.yaml", "--json").stdout)
+    document = json.loads(run("weights", "small.yaml", "-o", "x.svg", "--json").stdout)
     assert document["case_id"].endswith("none/forward/cpu/sdpa")
 
 
@@ -205,13 +205,17 @@ def test_too_many_weights_for_a_picture_name_the_way_out(stage: Stage) -> None:
     assert "--heads 0,1" in result.stderr
     # Where another case is small enough, that one is drawn.
     Path("small.yaml").write_text(SCENARIO.replace("[6, 12]", "[4096, 12]"))
-    assert "L12" in json.loads(run("weights", "small.yaml", "--json").stdout)["case_id"]
+    assert "L12" in json.loads(run("weights", "small.yaml", "-o", "x.svg", "--json").stdout)["case_id"]
 
 
-def test_of_many_heads_the_first_are_drawn_and_that_is_said(stage: Stage) -> None:
-    run("weights", "small.yaml", "--set", "matrix.heads=40", "--set", "matrix.seq_len=2", "-o", "x.svg")
-    assert stage.asked == [(0, list(range(32)))]
-    assert any("32 of 40 heads." in text for text in texts("x.svg"))
+def test_of_many_heads_the_first_are_drawn_and_that_is_said(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert asking.MOST_HEADS == 32
+    monkeypatch.setattr(asking, "MOST_HEADS", 3)
+    run("weights", "small.yaml", "-o", "x.svg")
+    assert stage.asked == [(0, [0, 1, 2])]
+    assert any("3 of 4 heads." in text for text in texts("x.svg"))
 
 
 def test_of_a_backward_pass_the_forward_pass_is_drawn(stage: Stage) -> None:
@@ -239,7 +243,7 @@ def test_mha_is_asked_for_weights_per_head(stage: Stage) -> None:
     Path("mha.yaml").write_text(
         "name: mha\noperation: mha\nimplementations: [naive]\nmatrix: {embed_dim: 16, heads: 2, seq_len: 8}\n"
     )
-    document = json.loads(run("weights", "mha.yaml", "--json").stdout)
+    document = json.loads(run("weights", "mha.yaml", "-o", "x.svg", "--json").stdout)
     assert document["case_id"] == "mha/B1-L8-E16-H2/float32/none/forward/cpu/naive"
     (parameters,) = [each for source in stage.sources for each in source.prepared]
     assert parameters["workload"]["shape"]["need_weights"] == "per_head"
@@ -271,18 +275,17 @@ def test_existing_pictures_are_kept_unless_forced(stage: Stage) -> None:
     assert stage.asked == []
     assert Path("small-weights.svg").read_text() == "mine"
     assert not Path("small-weights.png").exists()
-    run("weights", "small.yaml", "--force")
+    run("weights", "small.yaml", "-o", "small-weights.svg", "--force")
     assert Path("small-weights.svg").read_text() != "mine"
 
 
 def test_a_folder_gets_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("positions", "-o", "new/folder").stdout.split() == [
-        "new/folder/positions.png",
-        "new/folder/positions.svg",
-    ]
-    (tmp_path / "v1.0").mkdir()
-    assert "v1.0/positions.png" in run("positions", "-o", "v1.0").stdout
+    small = ("positions", "--length", "2", "--embed-dim", "2")
+    expected = ["new/folder/positions.png", "new/folder/positions.svg"]
+    assert run(*small, "-o", "new/folder").stdout.split() == expected
+    (tmp_path / "v1.0").mkdir()  # a folder, whatever its name ends in
+    assert run(*small, "-o", "v1.0").stdout.split()[0] == "v1.0/positions.png"
 
 
 def test_positions_are_drawn_without_any_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
