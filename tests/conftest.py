@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
+from unittest import mock
 
 import pytest
 from hypothesis import settings
@@ -21,6 +23,8 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    with mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):  # as torch, see below
+        import numpy  # noqa: F401  # it reads the variable now, and what tests start does not inherit it
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
