@@ -46,7 +46,7 @@ def test_the_map_and_the_waves_show_the_encoding() -> None:
     assert shown.images[0].get_clim() == (-1, 1)
     waves = [axes for axes in figure.axes if axes.lines and not axes.images]
     titles = [axes.get_title("left") for axes in waves]
-    assert titles[0] == "dimensions 0, 1: wavelength 2π = 6.28 positions"
+    assert titles[0] == "dimensions 0, 1: wavelength 2π = 6.28"
     assert titles[-1].startswith("dimensions 14, 15: wavelength 3162·2π = ")
     sine, sine_dots, cosine, cosine_dots = waves[-1].lines
     assert np.allclose(sine_dots.get_ydata(), sinusoidal_encoding(20, 16)[:, 14])
@@ -80,6 +80,13 @@ def test_beyond_the_maps_room_its_cells_are_told() -> None:
     whole = sinusoidal_encoding(2000, 1300)
     assert np.allclose(values[1], whole[4:8].mean(0)[np.arange(1300) // 2 % 3 == 0])
     assert shown.get_ylim() == (1999.5, -0.5)
+
+
+def test_no_title_leaves_the_figure() -> None:
+    figure = sinusoidal_positions(300, 65536)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.get_tightbbox().x1 <= figure.bbox.x1  # type: ignore[union-attr]  # all are visible
 
 
 def test_no_wave_is_drawn_with_too_few_points() -> None:

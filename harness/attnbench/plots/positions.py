@@ -216,11 +216,11 @@ def _wave(axes: Axes, length: int, embed_dim: int, dimension: int, *, last: bool
 
 
 def _wave_title(dimension: int, embed_dim: int) -> str:
-    """`dimensions 42, 43: wavelength 20.7·2π = 130 positions`."""
+    """`dimensions 42, 43: wavelength 20.7·2π = 130`, in positions."""
     length = wavelength(dimension, embed_dim)
     pair = (
         f"dimensions {dimension}, {dimension + 1}" if dimension + 1 < embed_dim else f"dimension {dimension}"
     )
     turns = length / (2 * math.pi)
     times = "2π" if dimension == 0 else f"{significant(turns)}·2π"
-    return f"{pair}: wavelength {times} = {significant(length)} positions"
+    return f"{pair}: wavelength {times} = {significant(length)}"

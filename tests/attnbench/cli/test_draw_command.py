@@ -296,7 +296,7 @@ def test_positions_are_drawn_without_any_bench(tmp_path: Path, monkeypatch: pyte
     )
     assert (document["shape"], document["pictures"]) == ([20, 8], ["p.svg"])
     said = texts("p.svg")
-    assert "dimensions 0, 1: wavelength 2π = 6.28 positions" in said
+    assert "dimensions 0, 1: wavelength 2π = 6.28" in said
     assert "20 positions × 8 dimensions" in said
     assert "--length" in run("positions", "--length", "0", code=2).stderr
 
