@@ -27,6 +27,12 @@ def test_weights_do_not_depend_on_pass_mask_or_dtype() -> None:
     assert not torch.equal(draw(workload(), 4).leaves()["x"], plain.leaves()["x"])
 
 
+def test_settings_that_change_no_size_change_no_number() -> None:
+    plain = draw(workload(), 3).leaves()
+    other = draw(workload(need_weights="per_head", training=True, dropout=0.5, rotary=True), 3).leaves()
+    assert all(torch.equal(drawn, other[name]) for name, drawn in plain.items())
+
+
 def test_scores_and_outputs_are_of_order_one() -> None:
     drawn = draw(workload(embed_dim=256, heads=4, seq_len=64), 0)
     q, k, _ = (drawn.tensors["x"] @ drawn.parameters["in_proj_weight"].T).split(256, dim=-1)

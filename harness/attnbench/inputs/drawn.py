@@ -34,9 +34,9 @@ OUTLIER_STD = 10.0
 Q_STD = {"large_logits": 10.0, "extreme_logits": 100.0}
 
 
-def _stream(workload: Workload, seed: int, tensor: str) -> np.random.Generator:
-    """The random stream of one tensor; the digest is the same everywhere, unlike Python's `hash`."""
-    label = f"{workload.operation}/{workload.shape.label}/{workload.inputs}/{seed}/{tensor}"
+def _stream(workload: Workload, seed: int, tensor: str, of: str) -> np.random.Generator:
+    """The random stream of one tensor of a shape called `of`; the digest is the same everywhere, unlike Python's `hash`."""
+    label = f"{workload.operation}/{of}/{workload.inputs}/{seed}/{tensor}"
     digest = hashlib.sha256(label.encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
@@ -69,10 +69,15 @@ def draw_tensor(
     std: float = 1.0,
     mean: float = 0.0,
 ) -> torch.Tensor:
-    """A CPU tensor of the workload's dtype: `mean` + `std` times what the distribution gives."""
+    """A CPU tensor of the workload's dtype: `mean` + `std` times what the distribution gives.
+
+    Tensors of attention are other numbers in another shape, those of modules in another size alone: whether
+    weights are returned, say, changes none of them.
+    """
     import torch
 
-    entries = _entries(_stream(workload, seed, name), distribution, size, workload.dtype == "float64")
+    of = workload.shape.label if workload.operation == "attention" else "x".join(map(str, size))
+    entries = _entries(_stream(workload, seed, name, of), distribution, size, workload.dtype == "float64")
     if std != 1:
         entries *= std
     if mean:
