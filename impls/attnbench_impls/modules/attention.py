@@ -28,7 +28,7 @@ from attnbench_impls.modules.arguments import (
 from attnbench_impls.modules.cache import KVCache
 from attnbench_impls.modules.cores import TEXTBOOK, AttentionFunction, Core, core_of
 from attnbench_impls.modules.heads import concatenate_heads, split_heads
-from attnbench_impls.modules.masks import Sizes, check_mask, masking_of, score_bias, tensor_mask
+from attnbench_impls.modules.masks import Sizes, check_mask, masking_of, per_head, score_bias, tensor_mask
 from attnbench_impls.modules.norms import RMSNorm
 from attnbench_impls.modules.rotary import RotaryPositions
 
@@ -330,6 +330,7 @@ class MultiHeadAttention(nn.Module):
                     return mask
             square = sizes.q_len == sizes.kv_len and not columns
             if is_causal and attn_mask is not None and square:
+                per_head(attn_mask, sizes)  # it must fit, though the hint stands for it
                 return core.mask("causal", sizes.batch, sizes.q_len, sizes.kv_len)
             if attn_mask is None and (mask is None or mask.specification == "none"):
                 return core.mask("none", sizes.batch, sizes.q_len, columns + sizes.kv_len)

@@ -103,6 +103,7 @@ class Core:
         label: str | None = None,
     ) -> None:
         self.label = label or implementation.name
+        self._written = label
         self._implementation = implementation
         self._options = implementation.with_defaults(options or {})
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
@@ -169,11 +170,13 @@ class Core:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Core:
         del memo
-        return Core(self._implementation, self._options, self.label)
+        return Core(self._implementation, self._options, self._written)
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Kernels are closures, which nobody can pickle; they are loaded again where they are needed.
-        return {**self.__dict__, "_kernels": {}, "_masks": {}}
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Kernels are closures, which nobody can pickle, and so may be what loads them: a label is looked up.
+        if self._written is not None:
+            return core_of, (self._written,)
+        return Core, (self._implementation, self._options)
 
 
 def _with_backward(kernel: Kernel, backward: Callable[[Any, Any, Any], tuple[Any, ...]]) -> Kernel:

@@ -29,6 +29,7 @@ __all__ = [
     "check_mask",
     "is_causal_mask",
     "masking_of",
+    "per_head",
     "score_bias",
     "tensor_mask",
 ]
@@ -79,11 +80,19 @@ class TensorMask(Mask):
     It is asked as any `attnbench.Mask` is. A core that goes by ranges of keys, as `chunked` does, gets those
     of the tensor, where each query sees one range; one that goes by the kind of mask cannot be used.
 
-    Raises (when a core asks):
-        ValueError: a query sees keys that are no range, or the core wants to know the mask's kind.
+    Raises:
+        ValueError: the tensor is another; or, when a core asks: a query sees keys that are no range, or the core
+            wants to know the mask's kind.
     """
 
     def __init__(self, allowed: Tensor, q_len: int, batch: int) -> None:
+        sizes = allowed.shape
+        fits = len(sizes) == 4 and sizes[0] in (1, batch) and sizes[1] == 1 and sizes[2] in (1, q_len)
+        if allowed.dtype != torch.bool or not fits:
+            raise ValueError(
+                f"allowed must be boolean, [{batch} or 1, 1, {q_len} or 1, keys], True where a query may see a "
+                f"key; got {allowed.dtype}, {list(sizes)}"
+            )
         super().__init__(TENSOR, batch, q_len, allowed.shape[-1])
         object.__setattr__(self, "_allowed", allowed)
 
@@ -201,7 +210,7 @@ def masking_of(
         allowed = mask.to_bool(device)
         hidden = None if allowed is None else ~allowed
     if attn_mask is not None:
-        hidden, bias = _parts(_per_head(attn_mask, sizes))
+        hidden, bias = _parts(per_head(attn_mask, sizes))
     if key_padding_mask is not None:
         padding_hidden, padding_bias = _parts(_per_key(key_padding_mask, sizes))
         hidden = padding_hidden if hidden is None else hidden | padding_hidden
@@ -251,8 +260,12 @@ def _one_tensor(masking: Masking, dtype: torch.dtype, blind: Tensor | None) -> S
     return ScoreBias(finite.masked_fill(hidden, -math.inf), None if blind is None else (~blind).to(dtype))
 
 
-def _per_head(attn_mask: Tensor, sizes: Sizes) -> Tensor:
-    """`[1, 1, Lq, Lk]` or `[B, H, Lq, Lk]`."""
+def per_head(attn_mask: Tensor, sizes: Sizes) -> Tensor:
+    """`attn_mask` as `[1, 1, Lq, Lk]` or `[B, H, Lq, Lk]`.
+
+    Raises:
+        ValueError: it has another shape, or is neither boolean nor floating.
+    """
     check_mask_dtype("attn_mask", attn_mask)
     one = (sizes.q_len, sizes.kv_len)
     each = (sizes.batch * sizes.heads, *one)

@@ -18,10 +18,10 @@ def attention_weights(q: Tensor, k: Tensor, scale: float, added: Tensor | None, 
     q `[B, H, Lq, D]`, k `[B, Hkv, Lk, D]`; `added` broadcasts to the scores, and is −∞ where a key is
     hidden. `dropout` is the probability of a weight to be dropped; the others are scaled up.
     """
-    batch, heads, q_len, _ = q.shape
+    batch, heads, q_len, head_dim = q.shape
     kv_heads, kv_len = k.shape[1:3]
     # The query heads that share a key head become rows of one product, so that no key is copied.
-    rows = (q * scale).reshape(batch, kv_heads, heads // kv_heads * q_len, -1)
+    rows = (q * scale).reshape(batch, kv_heads, heads // kv_heads * q_len, head_dim)
     scores = (rows @ k.mT).view(batch, heads, q_len, kv_len)
     if added is not None:
         scores = scores + added

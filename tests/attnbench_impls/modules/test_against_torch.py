@@ -164,6 +164,26 @@ def test_attention(data: st.DataObject) -> None:
         assert_the_same(mine, theirs, (query, key, value), options)
 
 
+@pytest.mark.parametrize(("batch", "q_len", "kv_len"), [(0, 2, 3), (2, 0, 3), (2, 3, 0)])
+def test_nothing_at_all(batch: int, q_len: int, kv_len: int) -> None:
+    mine, theirs = twins(MultiHeadAttention, embed_dim=4, num_heads=2, dtype=torch.float64)
+    query, key = (torch.ones(n, batch, 4, dtype=torch.float64, requires_grad=True) for n in (q_len, kv_len))
+    assert_the_same(mine, theirs, (query, key, key), {"need_weights": True})
+
+
+def test_a_mask_can_be_learned() -> None:
+    mine, theirs = twins(MultiHeadAttention, embed_dim=4, num_heads=2, dtype=torch.float64)
+    x = torch.randn(3, 2, 4, dtype=torch.float64)
+    bias = torch.randn(3, 3, dtype=torch.float64)
+    bias[0, 2] = -math.inf
+    bias.requires_grad_()
+    grads = [
+        torch.autograd.grad(each(x, x, x, attn_mask=bias)[0].square().sum(), bias)[0]
+        for each in (mine, theirs)
+    ]
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+
+
 def layer_arguments(draw: Draw) -> dict[str, Any]:
     heads = draw(st.integers(1, 3))
     return {

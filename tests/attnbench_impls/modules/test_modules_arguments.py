@@ -112,6 +112,17 @@ def test_illegal_calls(arguments: dict[str, Any], reason: str, core: str) -> Non
         call(MultiHeadAttention(8, 4, batch_first=True, core=core), **arguments)
 
 
+@pytest.mark.parametrize("core", ["naive", "sdpa"])
+def test_a_hinted_mask_has_to_fit(core: str) -> None:
+    with pytest.raises(ValueError, match=r"attn_mask must be \[queries, keys\] = \[3, 3\]"):
+        call(
+            MultiHeadAttention(8, 4, batch_first=True, core=core),
+            attn_mask=torch.zeros(2, 2),
+            is_causal=True,
+            need_weights=False,
+        )
+
+
 def test_nested_tensors_are_refused() -> None:
     nested = torch.nested.nested_tensor([torch.zeros(2, 8), torch.zeros(3, 8)], layout=torch.jagged)
     with pytest.raises(ValueError, match="query is a nested tensor; pass a padded one"):
@@ -192,6 +203,9 @@ def test_a_tensor_mask_counts_and_tells_its_ranges() -> None:
     assert mask != TensorMask(allowed, q_len=3, batch=2)
     with pytest.raises(ValueError, match="asks for the parameters"):
         _ = mask.parameters
+    for wrong in (allowed[0], allowed.float(), allowed[:, :, :2]):
+        with pytest.raises(ValueError, match=r"allowed must be boolean, \[2 or 1, 1, 3 or 1, keys\]"):
+            TensorMask(wrong, q_len=3, batch=2)
     padding = TensorMask(torch.tensor([[[[True, False]]]]), q_len=4, batch=1)
     assert padding.key_ranges()[1].tolist() == [[1, 1, 1, 1]]
     assert padding.pairs() == 4

@@ -278,7 +278,10 @@ def test_copies_and_pickles_compute_the_same() -> None:
     for again in (copy.deepcopy(cored), copy.deepcopy(pair(CHUNKED)[0]).requires_grad_(False)):
         again.load_state_dict(cored.state_dict())
         torch.testing.assert_close(again(x, x, x, need_weights=False)[0], expected)
-    assert pickle.loads(pickle.dumps(pair("naive")[0])).core == "naive"
+    for core in ("naive", "sdpa", "chunked(block=2)", CHUNKED):
+        module, _ = pair(core)
+        again = pickle.loads(pickle.dumps(module))
+        torch.testing.assert_close(again(x, x, x)[0], module(x, x, x)[0])
 
 
 def test_labels_are_looked_up_in_the_process_registry() -> None:
