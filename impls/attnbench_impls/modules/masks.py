@@ -81,8 +81,8 @@ class TensorMask(Mask):
     of the tensor, where each query sees one range; one that goes by the kind of mask cannot be used.
 
     Raises:
-        ValueError: the tensor is another; or, when a core asks: a query sees keys that are no range, or the core
-            wants to know the mask's kind.
+        ValueError: the tensor is another; or, when a core asks: a query sees keys that are no range, or the
+            core wants to know the mask's kind.
     """
 
     def __init__(self, allowed: Tensor, q_len: int, batch: int) -> None:
@@ -90,8 +90,8 @@ class TensorMask(Mask):
         fits = len(sizes) == 4 and sizes[0] in (1, batch) and sizes[1] == 1 and sizes[2] in (1, q_len)
         if allowed.dtype != torch.bool or not fits:
             raise ValueError(
-                f"allowed must be boolean, [{batch} or 1, 1, {q_len} or 1, keys], True where a query may see a "
-                f"key; got {allowed.dtype}, {list(sizes)}"
+                f"allowed must be boolean, [{batch} or 1, 1, {q_len} or 1, keys], True where a query may see "
+                f"a key; got {allowed.dtype}, {list(sizes)}"
             )
         super().__init__(TENSOR, batch, q_len, allowed.shape[-1])
         object.__setattr__(self, "_allowed", allowed)
