@@ -8,25 +8,58 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 from attnbench.bench.kernel import why_unsupported
 from attnbench.implementation import Implementation
 from attnbench.masks import KINDS
 from attnbench.registry import Registry
-from attnbench.workload import DTYPES, PASSES, AttentionShape, Workload
+from attnbench.workload import DTYPES, PASSES, SHAPES, AttentionShape, Workload
 
 PAGE = Path(__file__).with_suffix(".md")
 BEGIN, END = "<!-- from the catalogue -->\n", "<!-- end of what is from the catalogue -->\n"
 
-#: What every implementation is asked about first, in the first dtype that it takes.
-PLAIN = Workload("attention", AttentionShape(2, 4, 4, 64, 64, 64))
+#: What every implementation of an operation is asked about first, in the first dtype that it takes.
+PLAIN = {operation: Workload(operation, shape.plain()) for operation, shape in SHAPES.items()}
+PLAIN["attention"] = Workload("attention", AttentionShape(2, 4, 4, 64, 64, 64))
 
-SHAPES = {
-    "grouped queries": replace(PLAIN.shape, kv_heads=2),
-    "decoding": replace(PLAIN.shape, q_len=1),
-    "q_len ≠ kv_len": replace(PLAIN.shape, q_len=16),
-    "d_qk ≠ d_v": replace(PLAIN.shape, v_head_dim=32),
+LAYERS: dict[str, dict[str, Any]] = {
+    "grouped queries": {"kv_heads": 1},
+    "normalised first": {"norm_first": True},
+    "no bias": {"bias": False},
+    "batch second": {"batch_first": False},
+    "training": {"training": True},
+    "dropout": {"training": True, "dropout": 0.1},
+}
+
+#: What besides is asked about, for each operation: other axes of the plain shape.
+SHAPES_ASKED: dict[str, dict[str, dict[str, Any]]] = {
+    "attention": {
+        "grouped queries": {"kv_heads": 2},
+        "decoding": {"q_len": 1},
+        "q_len ≠ kv_len": {"q_len": 16},
+        "d_qk ≠ d_v": {"v_head_dim": 32},
+    },
+    "mha": {
+        "grouped queries": {"kv_heads": 1},
+        "decoding": {"q_len": 1},
+        "cross attention": {"attention": "cross", "q_len": 16, "kdim": 32, "vdim": 32},
+        "no bias": {"bias": False},
+        "add_bias_kv": {"add_bias_kv": True},
+        "add_zero_attn": {"add_zero_attn": True},
+        "weights": {"need_weights": "averaged"},
+        "batch second": {"batch_first": False},
+        "training": {"training": True},
+        "dropout": {"training": True, "dropout": 0.1},
+        "rotary": {"rotary": True},
+        "qk_norm": {"qk_norm": True},
+    },
+    "encoder_layer": LAYERS,
+    "decoder_layer": LAYERS,
+    "transformer": {**LAYERS, "several layers": {"layers": 2}},
+    "positional_encoding": {"batch second": {"batch_first": False}},
 }
 MASKS = {"none": "none", **{kind: kind + ("(2)" if each.parameters else "") for kind, each in KINDS.items()}}
 MASKS["padding"] = "padding(0.5)"
@@ -48,50 +81,63 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
 
 
 def capabilities(implementation: Implementation) -> list[str]:
+    asked = PLAIN[implementation.operation]
     plain = next(
         (
             each
             for dtype in ("float32", *DTYPES)
-            if supported(implementation, each := replace(PLAIN, dtype=dtype))
+            if supported(implementation, each := replace(asked, dtype=dtype))
         ),
         None,
     )
+    options = ", ".join(f"`{name}={shown(value)}`" for name, value in implementation.options.items()) or "–"
     if plain is None:
         return [f"`{implementation.name}`", "not on the CPU", "", "", "", ""]
+    shapes = {
+        name: replace(plain, shape=replace(plain.shape, **axes))
+        for name, axes in SHAPES_ASKED[plain.operation].items()
+    }
+    masks = {name: mask for name, mask in MASKS.items() if plain.shape.why_impossible(mask) is None}
     return [
         f"`{implementation.name}`",
         told({dtype: replace(plain, dtype=dtype) for dtype in DTYPES}, implementation),
-        told({name: replace(plain, mask=mask) for name, mask in MASKS.items()}, implementation),
-        told({name: replace(plain, shape=shape) for name, shape in SHAPES.items()}, implementation),
+        told({name: replace(plain, mask=mask) for name, mask in masks.items()}, implementation),
+        told(shapes, implementation),
         told({pass_: replace(plain, pass_=pass_) for pass_ in PASSES}, implementation),
-        ", ".join(f"`{name}={value}`" for name, value in implementation.options.items()) or "–",
+        options,
     ]
+
+
+def shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def document() -> str:
     """What stands between the markers."""
     registry = Registry.discover(entry_points=_built_in())
     known = [registry.get(info["name"]) for info in registry.catalogue()]
-    lines = [
-        "",
-        *table(
-            ("implementation", "what it does", "memory beside inputs and output", "arithmetic", "source"),
-            ((f"`{each.name}`", each.summary, each.memory, each.flops, each.source) for each in known),
-        ),
-        "",
-        "What each supports on the CPU (in float32, where it has it):",
-        "",
-        *table(
-            ("implementation", "dtypes", "masks", "shapes", "passes", "options"), map(capabilities, known)
-        ),
-        "",
-    ]
+    lines = [""]
+    for operation in SHAPES:
+        own = sorted((each for each in known if each.operation == operation), key=lambda each: each.name)
+        lines += [
+            f"**{operation}**",
+            "",
+            *table(
+                ("implementation", "what it does", "memory beside inputs and output", "arithmetic", "source"),
+                ((f"`{each.name}`", each.summary, each.memory, each.flops, each.source) for each in own),
+            ),
+            "",
+            "What each supports on the CPU (in float32, where it has it):",
+            "",
+            *table(
+                ("implementation", "dtypes", "masks", "shapes", "passes", "options"), map(capabilities, own)
+            ),
+            "",
+        ]
     return "\n".join(lines) + "\n"
 
 
-def _built_in() -> list[object]:
-    from importlib.metadata import EntryPoint
-
+def _built_in() -> list[EntryPoint]:
     return [EntryPoint("builtin", "attnbench_impls", "attnbench.implementations")]
 
 

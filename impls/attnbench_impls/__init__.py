@@ -13,7 +13,18 @@ from attnbench_impls.flex import FLEX
 from attnbench_impls.naive import IMPLEMENTATION as NAIVE
 from attnbench_impls.numpy_attention import IMPLEMENTATION as NUMPY
 from attnbench_impls.numpy_chunked import IMPLEMENTATION as NUMPY_CHUNKED
+from attnbench_impls.numpy_mha import IMPLEMENTATION as NUMPY_MHA
+from attnbench_impls.numpy_positions import IMPLEMENTATION as NUMPY_POSITIONAL_ENCODING
+from attnbench_impls.own_modules import DECODER_LAYER, ENCODER_LAYER, MHA, POSITIONAL_ENCODING, TRANSFORMER
 from attnbench_impls.sdpa import SDPA, SDPA_CUDNN, SDPA_EFFICIENT, SDPA_FLASH, SDPA_MATH
+from attnbench_impls.torch_modules import (
+    TORCH_DECODER_LAYER,
+    TORCH_ENCODER_LAYER,
+    TORCH_ENCODER_LAYER_FASTPATH,
+    TORCH_MHA,
+    TORCH_MHA_FASTPATH,
+    TORCH_TRANSFORMER,
+)
 
 if TYPE_CHECKING:
     from attnbench_impls.modules import (
@@ -27,15 +38,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNKED",
+    "DECODER_LAYER",
+    "ENCODER_LAYER",
     "FLEX",
+    "MHA",
     "NAIVE",
     "NUMPY",
     "NUMPY_CHUNKED",
+    "NUMPY_MHA",
+    "NUMPY_POSITIONAL_ENCODING",
+    "POSITIONAL_ENCODING",
     "SDPA",
     "SDPA_CUDNN",
     "SDPA_EFFICIENT",
     "SDPA_FLASH",
     "SDPA_MATH",
+    "TORCH_DECODER_LAYER",
+    "TORCH_ENCODER_LAYER",
+    "TORCH_ENCODER_LAYER_FASTPATH",
+    "TORCH_MHA",
+    "TORCH_MHA_FASTPATH",
+    "TORCH_TRANSFORMER",
+    "TRANSFORMER",
     "DecoderLayer",
     "EncoderLayer",
     "KVCache",
