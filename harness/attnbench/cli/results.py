@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from attnbench.cli.cells import Row, accuracy_failed, failed
 from attnbench.cli.output import clean
-from attnbench.plots.rows import SHAPE
+from attnbench.plots.choices import CHOICES
+from attnbench.plots.rows import SHAPE, goes_without_saying
 from attnbench.report import cells
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["print_results", "results_table", "varying_axes"]
 
 #: Columns that are shown only when they differ between cases; else the line above the table says them once.
-_VARYING = ("scenario", "device", "dtype", "mask", "pass", "inputs")
+_VARYING = ("scenario", "operation", "device", "dtype", "mask", "pass", "inputs")
 
 
 def print_results(rows: Sequence[Row], target: Console) -> None:
@@ -184,14 +185,23 @@ def _varies(rows: Sequence[Row], column: str) -> bool:
 def varying_axes(rows: Sequence[Row]) -> list[str]:
     """The axes of the shape that differ between cases; those that share a part of the label go together."""
     together = (("batch",), ("heads", "kv_heads"), ("q_len", "kv_len"), ("head_dim", "v_head_dim"))
-    return [axis for axes in together if any(_varies(rows, each) for each in axes) for axis in axes]
+    alone = tuple((axis,) for axis in (*SHAPE, *CHOICES) if not any(axis in axes for axes in together))
+    return [
+        axis for axes in (*together, *alone) if any(_varies(rows, each) for each in axes) for axis in axes
+    ]
 
 
 def _common(rows: Sequence[Row]) -> str:
     """What all cases share, and columns therefore leave out."""
     varying = varying_axes(rows)
-    axes = [axis for axis in SHAPE if axis not in varying]
-    shared = [str(rows[0][column]) for column in _VARYING if not _varies(rows, column)]
+    axes = [
+        axis for axis in (*SHAPE, *CHOICES) if axis not in varying and not goes_without_saying(rows[0], axis)
+    ]
+    shared = [
+        str(rows[0][column])
+        for column in _VARYING
+        if not _varies(rows, column) and rows[0].get(column) not in (None, "attention")
+    ]
     return clean(" · ".join(["all cases: " + cells.shape(rows[0], axes), *shared]).replace(":  ·", ":"))
 
 

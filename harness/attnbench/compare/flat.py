@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from attnbench.columns import OCCASIONAL
 from attnbench.compare.case import CaseComparison, Ratio
 from attnbench.compare.comparison import Against, Comparison
 from attnbench.compare.machine import arrow
@@ -44,10 +45,17 @@ _IDENTITY = (
     "inputs",
 )
 
+#: What stands at the end of a row, where some case of the comparison has it: the axes of modules.
+_OF_MODULES = tuple(
+    column.name
+    for column in OCCASIONAL
+    if column.name not in _IDENTITY and not column.name.startswith("flops")
+)
+
 #: Of either run: `status_before`, `status_after`, …
 _OF_EITHER = ("status", "reason", "accuracy", "flagged", "device_name", "resolved_backend", "processes")
 
-#: Every column of the table, in order.
+#: Every column of the table, in order, but those of modules.
 COLUMNS: tuple[str, ...] = (
     "before",
     "after",
@@ -77,9 +85,13 @@ def rows(comparison: Comparison) -> list[dict[str, Any]]:
     """One row for each case of each run after the first; the keys are `COLUMNS`, what is not known is None.
 
     `before` and `after` name the runs. A ratio is after / before: of latency, memory and error the smaller
-    the better, of speed-up the larger.
+    the better, of speed-up the larger. Where some case is of a module, the axes of modules follow.
     """
-    return [_row(against, case) for against in comparison.against for case in against.cases]
+    cases = [(against, case) for against in comparison.against for case in against.cases]
+    more = [name for name in _OF_MODULES if any(case.either.row.get(name) is not None for _, case in cases)]
+    return [
+        _row(against, case) | {name: case.either.row.get(name) for name in more} for against, case in cases
+    ]
 
 
 def _row(against: Against, case: CaseComparison) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from attnbench.plots.singles import singles
 from attnbench.plots.speedup import speedup
 from attnbench.plots.style import looks
 from attnbench.plots.tradeoff import tradeoff
+from attnbench.plots.work import work_plots
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,8 @@ def figures(frame: pd.DataFrame) -> list[Plot]:
     """Every figure that the rows of `frame` give; none where nothing was measured.
 
     Workloads that are swept along a size are drawn as lines, those that differ in a category as dots on
-    common axes, the others as dots of their own. An implementation looks the same in all of them.
+    common axes, the others as dots of their own. Of modules a figure tells where the arithmetic is. An
+    implementation looks the same in all of them.
     """
     everything = rows_of(frame)
     rows = [row for row in everything if measured(row)]
@@ -46,4 +48,5 @@ def figures(frame: pd.DataFrame) -> list[Plot]:
         *categories([panel for panel in swept if not panel.along.numeric], look),
         *tradeoff([*(busiest(panel, rows) for panel in swept), *single], look, known),
         *singles(single, look, known),
+        *work_plots(rows, look, known),
     ]

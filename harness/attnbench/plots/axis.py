@@ -12,9 +12,24 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from attnbench.plots.rows import CONDITIONS, SHAPE, Row, conditions, heads_text, length_text, size_text
+from attnbench.plots.choices import CHOICES
+from attnbench.plots.rows import (
+    CONDITIONS,
+    SHAPE,
+    Row,
+    conditions,
+    has_past,
+    heads_text,
+    inner_sizes,
+    length_text,
+    of_module,
+    size_text,
+)
 
 __all__ = ["AS_A_RULE", "Axis"]
+
+#: Sizes of a module that its others tell.
+_FOLLOWING = ("head_dim", "v_head_dim")
 
 #: What the rows of a line mostly have in common; it is told only where other lines have something else.
 AS_A_RULE = ("q_len = kv_len", "kv_heads = heads")
@@ -50,7 +65,39 @@ _WORDS = {
     "dtype": _Words("dtype", "dtypes", "dtype", "{}", "{}", ""),
     "pass": _Words("pass", "passes", "pass", "{}", "{}", ""),
     "inputs": _Words("inputs", "inputs", "inputs", "{}", "{}", ""),
+    "embed_dim": _Words(
+        "model size", "model sizes", "model size (embed_dim)", "model size {}", "model size {}", "E"
+    ),
+    "kdim": _Words(
+        "size of the keys", "sizes of the keys", "size of the keys (kdim)", "kdim {}", "kdim {}", "kdim"
+    ),
+    "vdim": _Words(
+        "size of the values", "sizes of the values", "size of the values (vdim)", "vdim {}", "vdim {}", "vdim"
+    ),
+    "ff_dim": _Words(
+        "inner size of the feed-forward network",
+        "inner sizes",
+        "inner size of the feed-forward network (ff_dim)",
+        "inner size {}",
+        "inner size {}",
+        "F",
+    ),
+    "layers": _Words("number of layers", "layers", "layers", "{} layer", "{} layers", "N"),
+    **{
+        column: _Words(choice.name, choice.plural, choice.name, "{}", "{}", "")
+        for column, choice in CHOICES.items()
+    },
 }
+
+#: Lengths where positions stand before the first query.
+_CONTEXT = _Words(
+    "context length",
+    "context lengths",
+    "context length (keys)",
+    "context length {}",
+    "context length {}",
+    "L",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +105,22 @@ class Axis:
     """An axis led by `column`.
 
     `linked` names the sizes that follow it, each with its power: 1 in proportion, -1 in inverse proportion.
-    With `fewest` places or more, rows are a sweep along it.
+    With `fewest` places or more, rows are a sweep along it. `context` axes are for rows with a past alone.
     """
 
     column: str
     linked: tuple[tuple[str, int], ...] = ()
     fewest: int = 3
+    context: bool = False
+
+    @property
+    def key(self) -> str:
+        """What figures along it are named by; those along axes of one key are drawn together."""
+        return "context" if self.context else self.column
+
+    @property
+    def _words(self) -> _Words:
+        return _CONTEXT if self.context else _WORDS[self.column]
 
     @property
     def numeric(self) -> bool:
@@ -73,29 +130,33 @@ class Axis:
     @property
     def name(self) -> str:
         """`length`, `number of heads`: what something changes with."""
-        return _WORDS[self.column].name
+        return self._words.name
 
     @property
     def plural(self) -> str:
         """`lengths`, `heads`: what something is measured over."""
-        return _WORDS[self.column].plural
+        return self._words.plural
 
     @property
     def label(self) -> str:
         """What stands beside the axis."""
-        return _WORDS[self.column].label
+        return self._words.label
 
     @property
     def symbol(self) -> str:
         """The leading size in a formula: `L`, `H`."""
-        return _WORDS[self.column].symbol
+        return self._words.symbol
 
-    @property
-    def terms(self) -> str:
-        """What is held constant, where one might not think so: `at constant heads × head_dim`; or empty."""
+    def terms(self, row: Row) -> str:
+        """What is held constant, where one might not think so: `at constant heads × head_dim`; or empty.
+
+        `row` is one of those along the axis.
+        """
         powers = dict(self.linked)
         if self.column == "kv_len" and "q_len" not in powers:
             return "at constant q_len"
+        if self.column == "heads" and of_module(row):
+            return "at constant embed_dim"
         inverse = next((name for name, power in self.linked if power < 0), None)
         return f"at constant {self.column} × {inverse}" if inverse else ""
 
@@ -105,8 +166,9 @@ class Axis:
 
     def place(self, value: Any) -> str:
         """A place in words: `length 512`, `8 heads`."""
-        words = _WORDS[self.column]
-        return (words.one if value == 1 else words.many).format(value)
+        if self.column in CHOICES:
+            return CHOICES[self.column].words(value)
+        return (self._words.one if value == 1 else self._words.many).format(value)
 
     def places(self, rows: Iterable[Row]) -> list[Any]:
         """The places of `rows`: sizes ascending, categories in order of appearance."""
@@ -116,15 +178,15 @@ class Axis:
     def line(self, row: Row) -> Hashable | None:
         """What the rows of one line share, and no others; None where a size of the axis is not known."""
         leading = self.at(row)
-        if leading is None:
+        if leading is None or (self.context and not has_past(row)):
             return None
         powers = dict(self.linked)
         shared: list[Hashable] = [row.get(name) for name in CONDITIONS if name != self.column]
         for name in SHAPE:
             size = row.get(name)
-            if name == self.column:
+            if name == self.column or (of_module(row) and name in _FOLLOWING):
                 continue
-            if name in powers:
+            if name in powers and not (size is None and of_module(row)):  # not every module has every size
                 if size is None:
                     return None
                 shared.append(Fraction(size, leading) if powers[name] > 0 else size * leading)
@@ -136,10 +198,14 @@ class Axis:
         """The row's place as a tick: `512`; below it linked sizes that it does not tell: `8` over `D64`."""
         powers = dict(self.linked)
         told = []
-        for name, letter in (("batch", "B"), ("heads", "H"), ("kv_heads", "kv"), ("q_len", "Lq")):
-            if name in powers and row[name] != self.at(row):
+        for name, letter in (("batch", "B"), ("kv_heads", "kv"), ("q_len", "Lq")):
+            if name in powers and "heads" not in powers and row[name] != self.at(row):
                 told.append(f"{letter}{row[name]}")
-        if "head_dim" in powers:
+        if "heads" in powers and row["heads"] is not None:
+            told.append(heads_text(row))
+        if self.column == "heads" and of_module(row):
+            told.append(f"D{row['head_dim']}")
+        elif "head_dim" in powers:
             told.append(size_text(row))
         elif "v_head_dim" in powers and row["v_head_dim"] != row["head_dim"]:
             told.append(f"v{row['v_head_dim']}")
@@ -148,6 +214,7 @@ class Axis:
     def shared(self, row: Row) -> dict[str, str]:
         """What all rows of the row's line have in common, setting by setting, readably."""
         told = {name: text for name, text in conditions(row).items() if name != self.column}
+        told |= _inner(row, self)
         moving = {self.column, *(name for name, _ in self.linked)}
         parts = {
             "lengths": (_lengths, ("q_len", "kv_len")),
@@ -155,10 +222,20 @@ class Axis:
             "heads": (_heads, ("heads", "kv_heads")),
             "head_dim": (_head_size, ("head_dim", "v_head_dim")),
         }
+        if of_module(row) and not {"heads", "embed_dim"} <= moving:
+            del parts["head_dim"]
         for name, (text, sizes) in parts.items():
             if all(row.get(size) is not None for size in sizes):
                 told[name] = text(row, moving)
         return {name: text for name, text in told.items() if text}
+
+
+def _inner(row: Row, axis: Axis) -> dict[str, str]:
+    """The sizes that modules alone have, but the leading one; of those that follow it how they do."""
+    told = inner_sizes(row)
+    following = [name for name, _ in axis.linked if name in told]
+    told |= {name: _proportion(name, axis.column, row) for name in following}
+    return {name: text for name, text in told.items() if name != axis.column}
 
 
 def _lengths(row: Row, moving: set[str]) -> str:

@@ -36,11 +36,11 @@ def _lines(panel: Panel) -> Lines:
     bands: list[Band] = []
     ticks: list[tuple[float, str]] = []
     top = 0.0
-    names = labels(panel.rows)
+    names, told = labels(panel.rows), panel.along.place
     for place in panel.along.places(panel.rows):
         own = [row for row in panel.rows if panel.along.at(row) == place]
         own.sort(key=lambda row: names.index(row["label"]))
-        text = _broken(clean("no mask" if place == "none" else place))
+        text = _broken(clean("no mask" if place == "none" and panel.along.column == "mask" else told(place)))
         # Two lines of text need the room of three dots.
         room = max(len(own), 1.5 * len(text.split("\n"))) - 1
         low = top - _GAP - room
@@ -75,7 +75,9 @@ def _alt(panels: Sequence[Panel]) -> str:
         for place in axis.places(panel.rows):
             own = [row for row in panel.rows if axis.at(row) == place]
             best = min(own, key=lambda row: float(row["latency_median_s"]))
-            told.append(f"{clean(place)} from {best['label']} {format_seconds(best['latency_median_s'])}")
+            told.append(
+                f"{clean(axis.place(place))} from {best['label']} {format_seconds(best['latency_median_s'])}"
+            )
         parts.append(f"{panel.title or 'Least latencies'}: {listed(told, 12)}.")
     return " ".join(parts)
 
@@ -83,7 +85,7 @@ def _alt(panels: Sequence[Panel]) -> str:
 def categories(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
     """One line of panels for each setting; the categories stand in it below one another, on common axes."""
     plots = []
-    for column, group in along(panels):
+    for key, group in along(panels):
         name = group[0].along.name
         for ending, page in _pages(group):
             present = labels(row for panel in page for row in panel.rows)
@@ -94,7 +96,7 @@ def categories(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
 
             plots.append(
                 Plot(
-                    id=f"by-{column}{ending}",
+                    id=f"by-{key.replace('_', '-')}{ending}",
                     title=f"By {name}" + (f" ({ending[1:]})" if ending else ""),
                     caption=f"Workloads that differ in their {name} alone stand below one another, on common "
                     "axes. Bars behind the dots are 95% intervals; dashed and dotted lines are the error's "

@@ -14,6 +14,14 @@ from attnbench.units import format_seconds
 __all__ = ["latency"]
 
 
+def _per_token(panels: Sequence[Panel]) -> str:
+    """Where a call computes one position after others, what its time is to whoever generates text."""
+    tokens = all(panel.along.context and row["q_len"] == 1 for panel in panels for row in panel.rows)
+    return (
+        "Each call computes the newest position alone: its latency is the time per token." if tokens else ""
+    )
+
+
 def latency(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
     """Median latency along each axis, with 95% intervals as bands."""
     interval = ("latency_ci_low_s", "latency_ci_high_s")
@@ -28,5 +36,6 @@ def latency(panels: Sequence[Panel], looks: dict[str, Look]) -> list[Plot]:
         scale=seconds_scale,
         write=format_seconds,
         columns=("latency_median_s", *interval, "samples", "processes", "accuracy"),
+        note=_per_token,
     )
     return line_plots(panels, looks, quantity)

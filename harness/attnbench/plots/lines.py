@@ -26,7 +26,8 @@ class Quantity:
 
     `column` gives the lines, `interval` the two columns of the band around them; `columns` go into the
     data table; `more` are further columns that the axis must hold. `under(axes, panel, looks)` draws what
-    lies under the lines and returns its entries in the legend. `write` gives a value with its unit.
+    lies under the lines and returns its entries in the legend. `write` gives a value with its unit; `note`
+    what is to be said of some panels besides the caption.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Quantity:
     more: tuple[str, ...] = ()
     holds: tuple[float, ...] = ()
     under: Callable[[Axes, Panel, dict[str, Look]], Sequence[Line2D]] | None = None
+    note: Callable[[Sequence[Panel]], str] = lambda _: ""
 
 
 def _positive(row: Row, column: str) -> float | None:
@@ -140,8 +142,8 @@ def line_plots(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quanti
         if known:
             shown.append(replace(panel, rows=known))
     plots = []
-    for column, group in along(shown):
-        id_ = quantity.id if column == "kv_len" else f"{quantity.id}-{column.replace('_', '-')}"
+    for key, group in along(shown):
+        id_ = quantity.id if key == "kv_len" else f"{quantity.id}-{key.replace('_', '-')}"
         title = f"{quantity.title} against {group[0].along.name}"
         for ending, page in pages(group):
 
@@ -152,7 +154,9 @@ def line_plots(panels: Sequence[Panel], looks: dict[str, Look], quantity: Quanti
                 Plot(
                     id=f"{id_}{ending}",
                     title=title + (f" ({ending[1:]})" if ending else ""),
-                    caption=f"{quantity.caption} {shared_text(page)}".strip(),
+                    caption=" ".join(
+                        filter(None, (quantity.caption, quantity.note(page), shared_text(page)))
+                    ),
                     alt=_alt(page, quantity, title),
                     data=data_table([row for panel in page for row in panel.rows], quantity.columns),
                     draw=draw,

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from attnbench.plots.axis import AS_A_RULE, Axis
-from attnbench.plots.rows import Row, measured, shorten, usual, workload_label
+from attnbench.plots.rows import Row, goes_without_saying, measured, shorten, usual, workload_label
 from attnbench.plots.style import DANGER, INK, PAPER, Look
 from attnbench.plots.sweeps import AXES, differing, sweeps
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 __all__ = [
     "PANELS_PER_FIGURE",
@@ -70,7 +70,7 @@ def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
     panels = []
     for sweep in found:
         facts = sweep.facts
-        names = differing([other.facts for other in found if other.axis.column == sweep.axis.column])
+        names = differing([other.facts for other in found if other.axis.key == sweep.axis.key])
         failed = frozenset((row["label"], sweep.axis.at(row)) for row in sweep.rows if not measured(row))
         panels.append(
             Panel(
@@ -85,10 +85,10 @@ def split(rows: Sequence[Row]) -> tuple[list[Panel], list[Panel]]:
 
 
 def along(panels: Sequence[Panel]) -> list[tuple[str, list[Panel]]]:
-    """Sweeps grouped by the column that leads their axis, in the order of `attnbench.plots.sweeps.AXES`."""
-    columns = dict.fromkeys(axis.column for axis in AXES)
-    groups = [(column, [panel for panel in panels if panel.along.column == column]) for column in columns]
-    return [(column, group) for column, group in groups if group]
+    """Sweeps grouped by the key of their axis, in the order of `attnbench.plots.sweeps.AXES`."""
+    keys = dict.fromkeys(axis.key for axis in AXES)
+    groups = [(key, [panel for panel in panels if panel.along.key == key]) for key in keys]
+    return [(key, group) for key, group in groups if group]
 
 
 def shared_text(panels: Sequence[Panel]) -> str:
@@ -98,6 +98,7 @@ def shared_text(panels: Sequence[Panel]) -> str:
         for name, text in panels[0].facts.items()
         if name not in ("run_id", "scenario")
         and text not in AS_A_RULE
+        and not goes_without_saying(panels[0].rows[0], name)
         and all(panel.facts.get(name) == text for panel in panels)
     ]
     return f"All here: {', '.join(told)}." if told else ""
@@ -191,12 +192,12 @@ def legend(
     lines: bool = True,
     wrong: bool = False,
     doubtful: bool = False,
-    extra: Sequence[Line2D] = (),
+    extra: Sequence[Artist] = (),
 ) -> None:
     """One legend above all panels, in as many columns as fit."""
     from matplotlib.lines import Line2D
 
-    handles = [
+    handles: list[Artist] = [
         Line2D(
             [],
             [],

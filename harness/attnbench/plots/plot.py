@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attnbench.plots.rows import SETTINGS, Row, clean, describe, shape_label, varying
+from attnbench.plots.rows import (
+    SETTINGS,
+    Row,
+    clean,
+    describe,
+    goes_without_saying,
+    shape_label,
+    varying,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +58,7 @@ def common_text(rows: Sequence[Row], known: Mapping[str, Any] | None = None) -> 
     dropped = {"run_id", "scenario"}
     for pair in ({"heads", "kv_heads"}, {"head_dim", "v_head_dim"}):  # told in one word, or not at all
         dropped |= set() if pair <= told.keys() else pair
+    dropped |= {name for name in told if goes_without_saying(told, name)}
     names = [name for name in SETTINGS if name in told and name not in dropped]
     text = describe(told, names)
     if not text:
@@ -64,7 +73,7 @@ def data_table(rows: Sequence[Row], columns: Sequence[str]) -> pd.DataFrame:
     settings = [
         name
         for name in varying(rows)
-        if name in ("run_id", "scenario", "device", "mask", "dtype", "pass", "inputs")
+        if name in ("run_id", "scenario", "device", "operation", "mask", "dtype", "pass", "inputs")
     ]
 
     def line(row: Row) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attnbench.bench.memory import alloc_is_partial
+from attnbench.plots.choices import CHOICES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +33,16 @@ __all__ = [
     "describe",
     "failed_accuracy",
     "flag_text",
+    "goes_without_saying",
+    "has_past",
     "heads_text",
+    "inner_sizes",
     "label_of",
     "labels",
     "length_text",
     "measured",
     "memory_is_partial",
+    "of_module",
     "rows_of",
     "series",
     "shape_label",
@@ -50,11 +55,24 @@ __all__ = [
 
 Row = Mapping[str, Any]
 
-#: The sizes of attention's shape, in the order of its label.
-SHAPE = ("batch", "heads", "kv_heads", "q_len", "kv_len", "head_dim", "v_head_dim")
+#: The sizes of shapes, in the order of attention's label, then those of modules.
+SHAPE = (
+    "batch",
+    "heads",
+    "kv_heads",
+    "q_len",
+    "kv_len",
+    "head_dim",
+    "v_head_dim",
+    "embed_dim",
+    "kdim",
+    "vdim",
+    "ff_dim",
+    "layers",
+)
 
-#: What a workload and its device have besides the shape.
-CONDITIONS = ("run_id", "scenario", "device", "operation", "mask", "dtype", "pass", "inputs")
+#: What a workload and its device have besides the sizes.
+CONDITIONS = ("run_id", "scenario", "device", "operation", *CHOICES, "mask", "dtype", "pass", "inputs")
 
 #: All of a workload and its device, in the order in which it is told.
 SETTINGS = (
@@ -64,14 +82,34 @@ SETTINGS = (
     "operation",
     "lengths",
     "batch",
+    "embed_dim",
     "heads",
     "kv_heads",
     "head_dim",
     "v_head_dim",
+    "kdim",
+    "vdim",
+    "ff_dim",
+    "layers",
+    "norm_first",
+    *(name for name in CHOICES if name not in ("norm_first", "src_mask", "memory_mask")),
     "mask",
+    "src_mask",
+    "memory_mask",
     "dtype",
     "pass",
     "inputs",
+)
+
+#: The parts of a module's label, in its order.
+_LABEL = tuple(
+    dict.fromkeys(
+        (
+            *("batch", "lengths", "embed_dim", "heads", "ff_dim", "layers"),
+            *("src_mask", "memory_mask", "attention", "kdim", "vdim"),
+            *CHOICES,
+        )
+    )
 )
 
 #: A setting's value is the usual one where so large a share of the workloads has it.
@@ -220,9 +258,29 @@ def size_text(row: Row) -> str:
     return f"D{size}" if of_value in (size, None) else f"D{size}v{of_value}"
 
 
+def of_module(row: Row) -> bool:
+    """Whether the row is of a module, whose heads share `embed_dim`: its head_dim follows from the others."""
+    return row.get("embed_dim") is not None
+
+
+def has_past(row: Row) -> bool:
+    """Whether positions stand before the first query: its keys and values are those of a longer sequence."""
+    lengths = row.get("q_len"), row.get("kv_len")
+    return row.get("attention") == "self" and None not in lengths and lengths[0] != lengths[1]
+
+
+def goes_without_saying(row: Row, name: str) -> bool:
+    """Whether the row has the setting's usual value, which is told only where others have another."""
+    return name in CHOICES and row.get(name) == CHOICES[name].usual
+
+
 def conditions(row: Row) -> dict[str, str]:
-    """What is known of a workload besides its shape, readably: `no mask`, `normal inputs`."""
-    told = {name: clean(row[name]) for name in CONDITIONS if row.get(name) is not None}
+    """What is known of a workload besides its sizes, readably: `no mask`, `normal inputs`, `pre-norm`."""
+    told = {
+        name: clean(CHOICES[name].words(row[name]) if name in CHOICES else row[name])
+        for name in CONDITIONS
+        if row.get(name) is not None
+    }
     if told.get("mask") == "none":
         told["mask"] = "no mask"
     if "inputs" in told:
@@ -231,7 +289,7 @@ def conditions(row: Row) -> dict[str, str]:
 
 
 def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
-    """The named settings of a row, readably: `H8, D64, causal, float32`."""
+    """The named settings of a row, readably: `H8, D64, causal, float32`, `E512, H8, pre-norm`."""
     told = conditions(row)
     if row.get("lengths") is not None:
         told["lengths"] = row["lengths"]
@@ -239,26 +297,48 @@ def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
         told["batch"] = f"B{row['batch']}"
     if row.get("heads") is not None:
         told["heads"] = heads_text(row)
-    if row.get("head_dim") is not None:
+    if row.get("head_dim") is not None and not of_module(row):
         told["head_dim"] = size_text(row)
+    told |= inner_sizes(row)
     together = {"kv_heads": "heads", "v_head_dim": "head_dim"}
     wanted = dict.fromkeys(together.get(name, name) for name in names)
     return ", ".join(told[name] for name in wanted if name in told)
 
 
-def shape_label(row: Row, axes: Iterable[str] = SHAPE) -> str:
-    """`B1-H8-L512-D64` as in case ids, of the named axes alone: `H32kv8-Lq1-Lk512` of heads and lengths."""
-    wanted = set(axes)
-    parts = []
+def inner_sizes(row: Row) -> dict[str, str]:
+    """The sizes that modules alone have: `E512`, `F2048`, `N2`; `kdim 256` where it is not embed_dim."""
+    letters = {"embed_dim": "E", "ff_dim": "F", "layers": "N"}
+    told = {name: f"{letter}{row[name]}" for name, letter in letters.items() if row.get(name) is not None}
+    for name in ("kdim", "vdim"):
+        if row.get(name) not in (None, row.get("embed_dim")):
+            told[name] = f"{name} {row[name]}"
+    return told
+
+
+def shape_label(row: Row, axes: Iterable[str] | None = None) -> str:
+    """`B1-H8-L512-D64`, `B1-L512-E512-H8-F2048-prenorm` as in case ids.
+
+    Of the named axes alone, `H32kv8-Lq1-Lk512` of heads and lengths: then what goes without saying in a case
+    id is told too, `postnorm`.
+    """
+    wanted = {*SHAPE, *CHOICES} if axes is None else set(axes)
+    told: dict[str, str] = {}
     if "batch" in wanted and row.get("batch") is not None:
-        parts.append(f"B{row['batch']}")
+        told["batch"] = f"B{row['batch']}"
     if wanted & {"heads", "kv_heads"} and row.get("heads") is not None:
-        parts.append(heads_text(row))
+        told["heads"] = heads_text(row)
     if wanted & {"q_len", "kv_len"} and row.get("kv_len") is not None:
-        parts.append(length_text(row))
-    if wanted & {"head_dim", "v_head_dim"} and row.get("head_dim") is not None:
-        parts.append(size_text(row))
-    return "-".join(parts)
+        told["lengths"] = length_text(row)
+    if not of_module(row):
+        if wanted & {"head_dim", "v_head_dim"} and row.get("head_dim") is not None:
+            told["head_dim"] = size_text(row)
+        return "-".join(told.values())
+    told |= {name: text.replace("dim ", "d") for name, text in inner_sizes(row).items() if name in wanted}
+    for name, choice in CHOICES.items():
+        usual_one = axes is None and row.get(name) == choice.usual
+        if name in wanted and row.get(name) is not None and not usual_one:
+            told[name] = choice.label(row[name])
+    return "-".join(told[name] for name in _LABEL if name in told)
 
 
 def usual(rows: Iterable[Row]) -> dict[str, Any]:

@@ -11,14 +11,21 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from attnbench.plots.axis import Axis
+from attnbench.plots.choices import CHOICES
 from attnbench.plots.rows import CONDITIONS, SETTINGS, SHAPE, Row, measured
 
 __all__ = ["AXES", "Sweep", "differing", "sweeps"]
 
-#: The axes that people sweep. Two lengths are a sweep; of anything else it takes three places, and an axis
-#: that holds half of a scenario's workloads, since a few shapes agree in most of their sizes by chance.
+#: Sizes that go with the model size unless they are given, and heads of one size.
+_INPUTS = (("kdim", 1), ("vdim", 1), ("ff_dim", 1))
+_HEADS = (("heads", 1), ("kv_heads", 1))
+
+#: The axes that people sweep. Two lengths are a sweep; of anything else it takes three places (of what a
+#: module can be told to do, which is often yes or no, two), and an axis that holds half of a scenario's
+#: workloads, since a few shapes agree in most of their sizes by chance.
 AXES = (
     Axis("kv_len", (("q_len", 1),), fewest=2),
+    Axis("kv_len", fewest=2, context=True),
     Axis("kv_len", fewest=2),
     Axis("kv_len", (("q_len", 1), ("batch", -1))),
     Axis("q_len"),
@@ -31,11 +38,24 @@ AXES = (
     Axis("head_dim", (("v_head_dim", 1),)),
     Axis("head_dim"),
     Axis("v_head_dim"),
+    Axis("embed_dim", _INPUTS),
+    Axis("embed_dim", (*_HEADS, *_INPUTS)),
+    Axis("embed_dim"),
+    Axis("embed_dim", _HEADS),
+    Axis("ff_dim"),
+    Axis("layers"),
+    Axis("kdim", (("vdim", 1),)),
+    Axis("kdim"),
+    Axis("vdim"),
     Axis("mask"),
     Axis("dtype"),
     Axis("pass"),
     Axis("inputs"),
+    *(Axis(column, fewest=2) for column in CHOICES),
 )
+
+#: Where a few workloads on a line are no chance.
+_LENGTHS = ("kv_len",)
 
 #: Lines of so many places show how something grows.
 _LINE = 3
@@ -77,7 +97,7 @@ def _candidate(order: int, axis: Axis, left: dict[Hashable, Row]) -> _Candidate 
             lines.setdefault(line, []).append(workload)
     lines = {line: workloads for line, workloads in lines.items() if len(workloads) >= axis.fewest}
     covered = frozenset(workload for workloads in lines.values() for workload in workloads)
-    if not covered or (axis.fewest >= _LINE and 2 * len(covered) < len(left)):
+    if not covered or (axis.column not in _LENGTHS and 2 * len(covered) < len(left)):
         return None
     long = len(covered) >= _LINE * len(lines)
     return _Candidate(

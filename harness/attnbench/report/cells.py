@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attnbench.plots.rows import (
-    SHAPE,
     Row,
     clean,
     failed_accuracy,
@@ -66,7 +65,7 @@ def implementation(row: Row) -> str:
     return label_of(row)
 
 
-def shape(row: Row, axes: Iterable[str] = SHAPE) -> str:
+def shape(row: Row, axes: Iterable[str] | None = None) -> str:
     """`B1-H8-L512-D64` as in case ids; of the named axes alone, `L512` or `H32kv8-Lq1-Lk512`."""
     return shape_label(row, axes)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attnbench.plots.plot import common_text
-from attnbench.plots.rows import Row, clean, varying
+from attnbench.plots.rows import Row, clean, of_module, varying
 from attnbench.report import cells
 from attnbench.units import format_bytes, format_seconds
 
-__all__ = ["FIRST", "SETTINGS", "Column", "columns_for", "common"]
+__all__ = ["SETTINGS", "Column", "columns_for", "common", "names_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ SETTINGS = {
     "run_id": Column("run", "run", "The run that the row was measured in.", _plain("run_id")),
     "scenario": Column("scenario", "scenario", "The scenario that asked for it.", _plain("scenario")),
     "device": Column("device", "device", "Where it ran.", _plain("device")),
+    "operation": Column("operation", "operation", "What is computed.", _plain("operation")),
     "mask": Column("mask", "mask", "Which query sees which key.", _plain("mask")),
     "dtype": Column("dtype", "dtype", "The precision of inputs and output.", _plain("dtype")),
     "pass": Column(
@@ -51,16 +52,21 @@ SETTINGS = {
     "inputs": Column("inputs", "inputs", "How the inputs were drawn.", _plain("inputs")),
 }
 
-#: What names a row within its workloads.
-FIRST = (
-    Column("implementation", "implementation", "The implementation with its options.", cells.implementation),
-    Column(
-        "shape",
-        "shape",
-        "B batch, H heads (H32kv8: 32 query heads on 8 key heads), L length, D size of a head (D192v128: 192 "
-        "of queries and keys, 128 of values); Lq and Lk where queries and keys differ in number.",
-        cells.shape,
-    ),
+_IMPLEMENTATION = Column(
+    "implementation", "implementation", "The implementation with its options.", cells.implementation
+)
+
+_SHAPE = Column(
+    "shape",
+    "shape",
+    "B batch, H heads (H32kv8: 32 query heads on 8 key heads), L length, D size of a head (D192v128: 192 "
+    "of queries and keys, 128 of values); Lq and Lk where queries and keys differ in number.",
+    cells.shape,
+)
+
+_SHAPE_OF_MODULES = (
+    "Of modules E numbers per position, F inner size of the feed-forward network, N layers (of the encoder "
+    "as of the decoder); then what is not as usual: prenorm, cross, train, …"
 )
 
 _FIGURES = (
@@ -166,6 +172,13 @@ _MORE = (
 )
 
 
+def names_for(rows: Sequence[Row]) -> list[Column]:
+    """What names a row within its workloads: implementation and shape, with the letters that occur."""
+    modules = any(map(of_module, rows))
+    meaning = f"{_SHAPE.meaning} {_SHAPE_OF_MODULES}" if modules else _SHAPE.meaning
+    return [_IMPLEMENTATION, replace(_SHAPE, meaning=meaning)]
+
+
 def columns_for(rows: Sequence[Row]) -> list[Column]:
     """The columns of a table: the settings in which the rows differ, and the figures that any row has."""
     names = varying(rows)
@@ -176,7 +189,7 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
         named = [(column, column.raw or "resolved_backend") for column in columns]
         return [column for column, name in named if any(row.get(name) is not None for row in rows)]
 
-    return [*before, *FIRST, *after, *known(_FIGURES), _STATUS, *known(_MORE)]
+    return [*before, *names_for(rows), *after, *known(_FIGURES), _STATUS, *known(_MORE)]
 
 
 def common(rows: Sequence[Row]) -> str:
@@ -184,5 +197,5 @@ def common(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     names = varying(rows)
-    shared = {name: rows[0].get(name) for name in ("operation", *SETTINGS) if name not in names}
+    shared = {name: rows[0].get(name) for name in SETTINGS if name not in names}
     return common_text(rows, shared).replace("All here", "All cases")

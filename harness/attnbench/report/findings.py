@@ -373,7 +373,8 @@ def _growth_along(axis: Axis, sweeps: Sequence[Sweep]) -> str:
     parts = [
         f"{listed(names)} {_power(axis.symbol, *ends)}" for ends, names in sorted(alike.items(), reverse=True)
     ]
-    over = f"{axis.plural} from {min(seen)} to {max(seen)}{f' {axis.terms}' if axis.terms else ''}"
+    terms = axis.terms(sweeps[0].rows[0])
+    over = f"{axis.plural} from {min(seen)} to {max(seen)}{f' {terms}' if terms else ''}"
     return f"Over {over}, peak memory grows: {'; '.join(parts)}."
 
 

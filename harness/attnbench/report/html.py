@@ -24,6 +24,7 @@ from attnbench.report.facts import environment, runs_of, scenario_texts
 from attnbench.report.findings import Finding
 from attnbench.report.folder import REPORT
 from attnbench.report.page import figures_of, filters_of, is_tall, rendered
+from attnbench.report.work import MEANING, table_of_work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +78,8 @@ def page(
     """The whole of index.html; `drawings` are the figures with their SVG documents."""
     rows = rows_of(frame)
     columns = columns_for(rows)
+    known = usual(rows)
+    headings, parts = table_of_work(rows, known)
     lines = [_line(row, columns, before) for before, row in zip([None, *rows], rows, strict=False)]
     return rendered(
         "report.html.j2",
@@ -90,7 +93,8 @@ def page(
         tall=is_tall(lines),
         common=common(rows),
         legend=cells.legend(rows),
-        usual=common_text(rows, usual(rows)) if rows else "",
+        usual=common_text(rows, known) if rows else "",
+        work={"meaning": MEANING, "headings": headings, "lines": parts},
         filters=filters_of(columns, rows),
         figures=figures_of(drawings),
         reasons=[(cells.cells(row), status, reason) for row, status, reason in reasons(rows)],

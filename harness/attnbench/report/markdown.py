@@ -13,6 +13,8 @@ from attnbench.report.columns import SETTINGS, common
 from attnbench.report.facts import environment, runs_of
 from attnbench.report.findings import Finding
 from attnbench.report.html import reasons
+from attnbench.report.work import MEANING, table_of_work
+from attnbench.units import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +99,13 @@ def summary(frame: pd.DataFrame, headers: Sequence[Mapping[str, Any]], found: Se
         lines += table(headings, body)
     else:
         lines += folded(f"{len(body)} cases", table(headings, body))
+
+    headings, parts = table_of_work(rows, usual(rows))
+    if parts:
+        drawn = table(list(map(escape, headings)), [list(map(escape, line)) for line in parts])
+        title = counted(len(parts), "workload")
+        lines += ["", "## Where the time should go", "", escape(MEANING), ""]
+        lines += drawn if len(parts) <= ROWS_IN_SIGHT else folded(title, drawn)
 
     doubts = reasons(rows)
     if doubts:

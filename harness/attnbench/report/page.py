@@ -25,6 +25,7 @@ __all__ = ["figures_of", "filters_of", "is_tall", "rendered", "rows_of_data"]
 _FILTERS = (
     "run",
     "scenario",
+    "operation",
     "implementation",
     "shape",
     "mask",

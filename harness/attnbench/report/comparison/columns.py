@@ -12,7 +12,7 @@ from attnbench.compare import Row, Verdict
 from attnbench.plots.plot import listed
 from attnbench.plots.rows import clean, varying
 from attnbench.report import cells
-from attnbench.report.columns import FIRST, SETTINGS, Column
+from attnbench.report.columns import SETTINGS, Column, names_for
 from attnbench.units import format_ratio, significant
 
 __all__ = ["ABSENT", "besides", "columns_for", "in_a_line", "line_state", "places", "ratio_text", "reasons"]
@@ -203,7 +203,7 @@ def columns_for(rows: Sequence[Row]) -> list[Column]:
     told = besides(rows)
     meaning = "Why it is not comparable, and what else is different."
     last = [Column("changes", "besides", meaning, told, more=True)] if any(map(told, rows)) else []
-    return [*([_RUN] if several else []), *FIRST, *settings, *first, _VERDICT, *more, *last]
+    return [*([_RUN] if several else []), *names_for(rows), *settings, *first, _VERDICT, *more, *last]
 
 
 def reasons(rows: Sequence[Row]) -> list[tuple[str, str, str, list[Row]]]:

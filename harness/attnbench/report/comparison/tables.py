@@ -52,9 +52,10 @@ def _run(run: Measured) -> dict[str, Any]:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """A header of `attnbench.compare.COLUMNS` and one line a case; what is not known is empty."""
+    """A header, the keys of `attnbench.compare.rows`, and one line a case; what is not known is empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    lines = rows(comparison)
+    writer = csv.DictWriter(buffer, lines[0] if lines else COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows(comparison))
+    writer.writerows(lines)
     return buffer.getvalue()
