@@ -35,7 +35,7 @@ Q_STD = {"large_logits": 10.0, "extreme_logits": 100.0}
 
 
 def _stream(workload: Workload, seed: int, tensor: str, of: str) -> np.random.Generator:
-    """The random stream of one tensor of a shape called `of`; the digest is the same everywhere, unlike Python's `hash`."""
+    """The random stream of one tensor of a shape called `of`, by a digest that is the same everywhere."""
     label = f"{workload.operation}/{of}/{workload.inputs}/{seed}/{tensor}"
     digest = hashlib.sha256(label.encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
