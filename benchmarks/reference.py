@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from time import perf_counter
 
-from attnbench.bench.accuracy import Standard
 from attnbench.bench.memory import peak_rss_bytes
+from attnbench.bench.standard import Standard
 from attnbench.driver.pinned import bench_environment, process_environment, thread_count
 from attnbench.inputs import draw
 from attnbench.reference import answer, yardstick
@@ -62,7 +62,7 @@ def measure(workload: Workload, threads: int) -> tuple[dict[str, float], int]:
             whole[:, :, reference.rows] = results[name]
             results[name] = whole
         with timed("judging"):
-            standard = Standard.of(drawn, reference, textbook)
+            standard = Standard.of(reference, textbook)
             for name, result in results.items():
                 verdict = standard.judge(name, result)
                 if verdict.reason is not None:

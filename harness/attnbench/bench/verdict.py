@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from attnbench.reference import smallest_step
+from attnbench.reference import rounding, smallest_step
 
 if TYPE_CHECKING:
     import torch
@@ -137,25 +137,21 @@ class TensorStandard:
 
         `max_score` is the largest |score|, `summed` how many numbers are summed up in one of the tensor.
         """
-        import torch
-
         dtype = textbook.dtype
-        eps = torch.finfo(dtype).eps
-        computing = min(eps, torch.finfo(torch.float32).eps) * (2 + 3 * max_score + math.sqrt(summed) / 2)
         rows = _rows_that_matter(expected)
-        rounding = eps + computing
+        one = rounding(dtype, max_score, summed)
         scale = expected.abs().float().add_(spread).add_(smallest_step(dtype))
         floor, yard = (Errors.of(each, expected, scale) for each in (expected.to(dtype), textbook))
         norm = float(expected.norm())
         share = EVEN + (1 - EVEN) / math.sqrt(_rows_that_matter(scale))
-        l2 = _largest_finite(yard.l2, floor.l2, share * rounding * float(scale.norm()))
-        common = _largest_finite(abs(yard.gain), abs(floor.gain), COMMON * rounding)
+        l2 = _largest_finite(yard.l2, floor.l2, share * one * float(scale.norm()))
+        common = _largest_finite(abs(yard.gain), abs(floor.gain), COMMON * one)
         return cls(
             expected=expected,
             scale=scale,
             floor=floor,
             yardstick=yard,
-            bound_scaled=2 * _largest_finite(VARIES * yard.scaled, floor.scaled, rounding),
+            bound_scaled=2 * _largest_finite(VARIES * yard.scaled, floor.scaled, one),
             bound_l2=2 * l2,
             bound_gain=2 * (common + _share(l2, norm) / math.sqrt(rows)),
         )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from attnbench.reference.exact import REFERENCES, Answer, answer, grad_out_on
+from attnbench.reference.answer import Answer, rounding, smallest_step
+from attnbench.reference.exact import grad_out_on
+from attnbench.reference.operations import REFERENCES, YARDSTICKS, answer, textbook_answers, yardstick
 from attnbench.reference.rows import few_rows, sampled_rows
-from attnbench.reference.spread import smallest_step
-from attnbench.reference.yardstick import YARDSTICKS, yardstick
 
 __all__ = [
     "REFERENCES",
@@ -14,7 +14,9 @@ __all__ = [
     "answer",
     "few_rows",
     "grad_out_on",
+    "rounding",
     "sampled_rows",
     "smallest_step",
+    "textbook_answers",
     "yardstick",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,29 +9,14 @@ import numpy.typing as npt
 
 from attnbench.inputs import DrawnAttention
 from attnbench.reference import spread
+from attnbench.reference.answer import Answer
 from attnbench.reference.rows import sampled_rows
 from attnbench.reference.tiles import Operands, Softmax, cut
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["REFERENCES", "Answer", "answer", "grad_out_on"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The float64 results of one workload on some of its query rows.
-
-    `rows` int64 `[R]`, ascending. `results` holds what the pass computes: o and dq `[B, H, R, D]`, on the
-    rows; dk and dv `[B, Hkv, Lk, D]`, whole, for a grad_out that is zero outside the rows (`grad_out_on`).
-    `max_score` is the largest |score| that a softmax over these rows sees. `spreads`, float32, shaped as
-    `results`, say how far rounding moves each number (`reference.spread`).
-    """
-
-    rows: npt.NDArray[np.int64]
-    results: dict[str, torch.Tensor]
-    max_score: float
-    spreads: dict[str, torch.Tensor]
+__all__ = ["attention", "grad_out_on"]
 
 
 def grad_out_on(rows: npt.NDArray[np.int64], grad_out: torch.Tensor) -> torch.Tensor:
@@ -45,11 +28,16 @@ def grad_out_on(rows: npt.NDArray[np.int64], grad_out: torch.Tensor) -> torch.Te
     return kept
 
 
-def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> Answer:
-    """o = softmax(scale·q·kᵀ)·v and its gradients, head by head, some rows at a time."""
+def attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64] | None = None) -> Answer:
+    """o = softmax(scale·q·kᵀ)·v and its gradients, head by head, some rows at a time.
+
+    On the query rows `rows`, ascending; None: `sampled_rows`.
+    """
     import torch
 
     shape, grad_out = drawn.workload.shape, drawn.grad_out
+    if rows is None:
+        rows = sampled_rows(shape.q_len, drawn.seed)
     group = shape.heads // shape.kv_heads  # query heads that share one key head
     o = torch.zeros(shape.batch, shape.heads, len(rows), drawn.v.shape[-1], dtype=torch.float64)
     if grad_out is not None:
@@ -89,6 +77,7 @@ def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> Answer:
         results=results,
         max_score=max_score,
         spreads={name: each.sqrt_() for name, each in squares.items()},
+        summed={name: shape.kv_len if name in ("o", "dq") else len(rows) * group for name in results},
     )
 
 
@@ -146,14 +135,3 @@ def _backward(
         dq[tile.rows] += d_scores @ x.k[tile.keys].double()
         dk[tile.keys].addmm_(d_scores.T, x.q[tile.rows])
     return dq
-
-
-#: The reference of each operation: `(drawn, rows) -> answer`.
-REFERENCES: dict[str, Callable[[DrawnAttention, npt.NDArray[np.int64]], Answer]] = {"attention": _attention}
-
-
-def answer(drawn: DrawnAttention, rows: npt.NDArray[np.int64] | None = None) -> Answer:
-    """The right answer to what was drawn, on the query rows `rows` (ascending; None: `sampled_rows`)."""
-    if rows is None:
-        rows = sampled_rows(drawn.workload.shape.q_len, drawn.seed)
-    return REFERENCES[drawn.workload.operation](drawn, rows)

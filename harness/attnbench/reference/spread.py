@@ -34,22 +34,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attnbench.reference.answer import smallest_step
 from attnbench.reference.tiles import Operands, Softmax, Tile
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["add_backward", "forward", "smallest_step"]
-
-
-def smallest_step(dtype: torch.dtype) -> float:
-    """Below this a number is rounded to a fixed step, not to a share of itself; at least 1e-18.
-
-    float16's smallest normal number matters; the squares of the others' underflow in float32.
-    """
-    import torch
-
-    return max(float(torch.finfo(dtype).tiny), 1e-18)
+__all__ = ["add_backward", "forward"]
 
 
 def _squared_weights(tile: Tile, exps: torch.Tensor, totals: torch.Tensor, smallest: float) -> torch.Tensor:

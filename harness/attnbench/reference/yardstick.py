@@ -6,19 +6,19 @@ same dtype. torch's own unfused backend computes halves in float32, so it is no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from attnbench.inputs import DrawnAttention
+from attnbench.reference.rows import sampled_rows
 from attnbench.reference.tiles import Tile, cut
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["YARDSTICKS", "yardstick"]
+__all__ = ["attention"]
 
 
 class _Rounded:
@@ -42,10 +42,13 @@ class _Rounded:
         return tensor if self.dtype == self.wide else tensor.copy_(tensor.to(self.dtype))
 
 
-def _attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+def attention(drawn: DrawnAttention, rows: npt.NDArray[np.int64] | None = None) -> dict[str, torch.Tensor]:
+    """o and its gradients in the workload's dtype, on the query rows `rows` (None: `sampled_rows`)."""
     import torch
 
     shape, grad_out = drawn.workload.shape, drawn.grad_out
+    if rows is None:
+        rows = sampled_rows(shape.q_len, drawn.seed)
     group = shape.heads // shape.kv_heads
     rounded = _Rounded(drawn.q.dtype)
     o = torch.zeros(shape.batch, shape.heads, len(rows), drawn.v.shape[-1], dtype=drawn.q.dtype)
@@ -154,14 +157,3 @@ def _backward(
         dk[tile.keys].addmm_(d_scores.T, q[tile.rows])
         dv[tile.keys].addmm_(share.T, d_out[tile.rows])
     return dq
-
-
-#: The yardstick of each operation: `(drawn, rows) -> results`, shaped as `Answer.results`.
-YARDSTICKS: dict[str, Callable[[DrawnAttention, npt.NDArray[np.int64]], dict[str, torch.Tensor]]] = {
-    "attention": _attention
-}
-
-
-def yardstick(drawn: DrawnAttention, rows: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
-    """What the textbook algorithm makes of what was drawn, in the workload's dtype, on the same rows."""
-    return YARDSTICKS[drawn.workload.operation](drawn, rows)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from attnbench.bench import accuracy
+from attnbench.bench import standard
 from attnbench.bench.compiled import CACHE_VARIABLES, FOLDER_VARIABLE
 from attnbench.bench.server import BenchServer
 from attnbench.implementation import Implementation, attention
@@ -495,8 +495,8 @@ def test_a_precision_set_by_backend_harms_nobody_else(holder: Any, name: str, va
 
 def test_the_reference_can_be_made_ahead_of_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    real = accuracy.answer
-    monkeypatch.setattr(accuracy, "answer", lambda *asked: made.append(asked) or real(*asked))
+    real = standard.answer
+    monkeypatch.setattr(standard, "answer", lambda *asked: made.append(asked) or real(*asked))
     bench = server()
     prepare = request(pass_="backward")
     asked = {"verb": "reference", "workload": prepare["workload"], "seed": prepare["seed"]}
