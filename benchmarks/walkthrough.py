@@ -5,8 +5,9 @@ to `<out>/steps.jsonl`, and from that the table between the markers of docs/walk
 before is measured anew, unless `--page` says only to write the page. Takes about two minutes on a quiet
 machine with two cores.
 
-    python benchmarks/walkthrough.py [--page] [--quick] [--out FOLDER]
+    python benchmarks/walkthrough.py [--page | --render] [--quick] [--out FOLDER]
 
+`--render` only runs the page's code: what it prints goes below each block, its pictures beside the page.
 `--quick` is a rehearsal with short sequences: it needs an `--out` of its own and writes its page there.
 """
 
@@ -36,6 +37,7 @@ from attnbench.sampling import Pace
 from attnbench.shapes import EncoderLayerShape
 from attnbench.units import format_seconds
 from attnbench.workload import Workload
+from published.blocks import blocks, printed, with_outputs
 from published.page import markdown_table
 from published.prose import paragraph
 from published.store import DataError, Store, machine
@@ -174,6 +176,12 @@ def percent(estimate: stats.Estimate) -> str:
     return f"{estimate.value:.0%}{spread}"
 
 
+def took(store: Steps, length: str) -> str:
+    """The whole layer's time: the median of the processes' medians."""
+    medians = [stats.median(samples[WHOLE]) for samples in samples_of(store, length)]
+    return format_seconds(stats.median(medians))
+
+
 def crossing(shares: Mapping[int, float]) -> int | None:
     """The length from which on a share is above a half, between those measured; None if there is none.
 
@@ -187,7 +195,7 @@ def crossing(shares: Mapping[int, float]) -> int | None:
 
 
 def table(store: Steps) -> str:
-    """Shares of time, with their intervals, beside shares of FLOPs; a row a step."""
+    """Shares of time, with their intervals, beside shares of FLOPs; a row a step; the whole layer's time."""
     lengths = list(store.settings["rounds"])
     rows = []
     for step, told in STEPS.items():
@@ -195,7 +203,8 @@ def table(store: Steps) -> str:
         for length in lengths:
             flops = flops_of(int(length))
             of_all = f"{flops[step] / flops[WHOLE]:.0%}" if step in flops else "–"
-            row += [percent(share(store, length, [step])), of_all]
+            time = took(store, length) if step == WHOLE else percent(share(store, length, [step]))
+            row += [time, of_all]
         rows.append(row)
     header = ["step", *(cell for length in lengths for cell in (f"L {length}: time", "FLOPs"))]
     return markdown_table(header, rows)
@@ -210,7 +219,7 @@ def told(store: Steps, step: str) -> str:
         + [f"{each} at {length}" for each, length in zip(others, lengths[1:], strict=True)]
     )
     flops = [flops_of(int(length)) for length in lengths]
-    if step not in flops[0]:
+    if step not in flops[0] or flops[0][step] == flops[0][WHOLE]:
         return f"{times}."
     return f"{times}; of its FLOPs {', '.join(f'{each[step] / each[WHOLE]:.0%}' for each in flops)}."
 
@@ -219,11 +228,6 @@ def all_steps(store: Steps) -> str:
     """The table, and what is to be said of it."""
     lengths = list(store.settings["rounds"])
     embed_dim, processes = store.settings["embed_dim"], len(samples_of(store, lengths[-1]))
-    whole = ", ".join(
-        f"{format_seconds(stats.median([stats.median(each[WHOLE]) for each in samples_of(store, length)]))} "
-        f"at length {length}"
-        for length in lengths
-    )
     cross = crossing({int(length): share(store, length, ATTENTION).value for length in lengths})
     where = (
         f"at no length up to {lengths[-1]}"
@@ -232,7 +236,7 @@ def all_steps(store: Steps) -> str:
     )
     text = f"""Each step's time as a share of the whole layer's, with its 95% interval, beside its share of
     the FLOPs: E {embed_dim}, {store.settings["heads"]} heads, feed-forward {4 * embed_dim}, batch 1, float32,
-    forward. The whole layer takes {whole}. Scores, softmax and weighted sum take more than half of its time
+    forward. Scores, softmax and weighted sum take more than half of its time
     {where}; by FLOPs they would from {6 * embed_dim} on. {store.described()} Steps took turns in {processes}
     fresh processes."""
     return f"\n\n{table(store)}\n\n{paragraph(text)}\n\n"
@@ -256,9 +260,16 @@ def page(written: str, store: Steps) -> str:
     return re.sub(f"{BEGIN.format('([a-z_]+)')}.*?{END}", measured, written, flags=re.DOTALL)
 
 
+def rendered(written: str, folder: Path) -> str:
+    """The page `written`, with what its code prints now; its pictures go to `folder`."""
+    return with_outputs(written, printed(blocks(written), str(PAGE), folder))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--page", action="store_true", help="only write the page, from what was measured")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--page", action="store_true", help="only write the page, from what was measured")
+    only.add_argument("--render", action="store_true", help="only run the page's code")
     parser.add_argument("--quick", action="store_true", help="a rehearsal with short sequences")
     parser.add_argument("--out", type=Path, help="folder of the data")
     options = parser.parse_args(arguments)
@@ -266,11 +277,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("a rehearsal needs an --out of its own")
     folder = options.out or CHECKOUT / "results" / "reference" / machine()["machine"] / "walkthrough"
     target = PAGE if options.out is None else folder / PAGE.name
+    written = PAGE.read_text(encoding="utf-8")
+    if options.render:
+        replace_file(target, rendered(written, target.parent).encode())
+        print(target)
+        return 0
     try:
         if not options.page:
             measure(folder, QUICK if options.quick else FULL)
         store = Steps.read(folder, "steps")
-        replace_file(target, page(PAGE.read_text(encoding="utf-8"), store).encode())
+        replace_file(target, page(written, store).encode())
         print(all_steps(store))
         print(target)
     except DataError as error:

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from attnbench.cli import main
-from published.blocks import Block, blocks, difference, printed
+from published.blocks import Block, blocks, difference, printed, with_outputs
 
 PAGE = Path(__file__).parent.parent / "docs" / "walkthrough.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -56,6 +56,10 @@ def test_blocks_share_a_namespace_and_are_told_by_their_lines(tmp_path: Path) ->
     page = f"text\n\n{silent}\n{loud}\n```text\nno output\n```\n"
     assert blocks(page) == [Block(4, "a = 1\n", ""), Block(8, "print(a + 1)\n", "2\n")]
     assert printed(blocks(page), "page", tmp_path) == ["", "2\n"]
+    assert with_outputs(page, ["", "2\n"]) == page
+    assert with_outputs(page, ["1\n", ""]) == page.replace(loud, loud.split("\n\n")[0] + "\n").replace(
+        silent, f"{silent}\n```text\n1\n```\n"
+    )
     with pytest.raises(ZeroDivisionError) as raised:
         printed([Block(7, "1 / 0\n", "")], "page.md", tmp_path)
     assert raised.traceback[-1].lineno == 6  # counted from 0

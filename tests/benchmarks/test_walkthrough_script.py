@@ -39,6 +39,7 @@ def test_shares_are_taken_within_rounds(store: Steps) -> None:
 def test_what_stands_between_the_markers_is_replaced_and_nothing_else(store: Steps) -> None:
     page_before = (
         "Time: <!-- measured: scores --> old <!-- end -->, <!-- measured: norms --><!-- end -->\n"
+        "<!-- measured: layer_sdpa --><!-- end -->\n"
         "<!-- measured: table -->\nold\n<!-- end -->\nafter\n"
     )
     written = page(page_before, store)
@@ -46,9 +47,10 @@ def test_what_stands_between_the_markers_is_replaced_and_nothing_else(store: Ste
     told = "10% of the whole layer's at length 64, 10% at 256; of its FLOPs 1%, 4%."
     assert f"Time: <!-- measured: scores -->{told}<!-- end -->, " in written
     assert "<!-- measured: norms -->10% of the whole layer's at length 64, 10% at 256.<!-- end -->" in written
+    assert "layer_sdpa -->10% of the whole layer's at length 64, 10% at 256.<!-- end -->" in written
     assert "| scores, softmax | 10% (10–10) | 1% | 10% (10–10) | 4% |" in written
     assert "| norms, residuals | 10% (10–10) | – | 10% (10–10) | – |" in written
-    assert "The whole layer takes 100 ms at length 64, 100 ms at length 256." in " ".join(written.split())
+    assert "| whole layer | 100 ms | 100% | 100 ms | 100% |" in written
     assert "at no length up to 256" in " ".join(written.split())
     assert "in 2 fresh processes" in " ".join(written.split())
     assert written.endswith("<!-- end -->\nafter\n")
@@ -103,4 +105,4 @@ def test_a_rehearsal_measures_every_step_and_writes_its_page(tmp_path: Path) -> 
     for entry in entries.values():
         assert {step: len(seconds) for step, seconds in entry["seconds"].items()} == dict.fromkeys(STEPS, 3)
         assert all(second > 0 for seconds in entry["seconds"].values() for second in seconds)
-    assert "| whole layer | 100% (100–100) |" in (tmp_path / "walkthrough.md").read_text(encoding="utf-8")
+    assert "2 fresh processes" in (tmp_path / "walkthrough.md").read_text(encoding="utf-8")
