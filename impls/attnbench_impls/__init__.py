@@ -16,6 +16,7 @@ from attnbench_impls.numpy_chunked import IMPLEMENTATION as NUMPY_CHUNKED
 from attnbench_impls.numpy_mha import IMPLEMENTATION as NUMPY_MHA
 from attnbench_impls.numpy_positions import IMPLEMENTATION as NUMPY_POSITIONAL_ENCODING
 from attnbench_impls.own_modules import DECODER_LAYER, ENCODER_LAYER, MHA, POSITIONAL_ENCODING, TRANSFORMER
+from attnbench_impls.quantized import IMPLEMENTATION as QUANTIZED_MHA
 from attnbench_impls.sdpa import SDPA, SDPA_CUDNN, SDPA_EFFICIENT, SDPA_FLASH, SDPA_MATH
 from attnbench_impls.torch_modules import (
     TORCH_DECODER_LAYER,
@@ -25,6 +26,7 @@ from attnbench_impls.torch_modules import (
     TORCH_MHA_FASTPATH,
     TORCH_TRANSFORMER,
 )
+from attnbench_impls.torchtune_mha import IMPLEMENTATION as TORCHTUNE_MHA
 
 if TYPE_CHECKING:
     from attnbench_impls.modules import (
@@ -48,11 +50,13 @@ __all__ = [
     "NUMPY_MHA",
     "NUMPY_POSITIONAL_ENCODING",
     "POSITIONAL_ENCODING",
+    "QUANTIZED_MHA",
     "SDPA",
     "SDPA_CUDNN",
     "SDPA_EFFICIENT",
     "SDPA_FLASH",
     "SDPA_MATH",
+    "TORCHTUNE_MHA",
     "TORCH_DECODER_LAYER",
     "TORCH_ENCODER_LAYER",
     "TORCH_ENCODER_LAYER_FASTPATH",

@@ -13,14 +13,56 @@ from attnbench_impls.prepared import Call, prepared
 if TYPE_CHECKING:
     from attnbench_impls.modules import KVCache, MultiHeadAttention
 
-__all__ = ["MHA"]
+__all__ = ["BACKEND", "MHA", "appended_keys", "arguments", "settings_of", "why_core"]
 
 BACKEND = "the core's backend"
 
 
-def columns(shape: Any) -> int:
-    """Keys that are appended, which every query sees."""
+def appended_keys(shape: Any) -> int:
+    """How many keys are appended, which every query sees."""
     return int(shape.add_bias_kv) + int(shape.add_zero_attn)
+
+
+def why_core(workload: Workload, options: Options, device: str) -> str | None:
+    """Why the core cannot do what the module of this workload asks of it, or None."""
+    shape = workload.shape
+    return why_core_cannot(
+        workload,
+        options,
+        device,
+        q_len=shape.q_len,
+        kv_len=shape.kv_len,
+        mask=workload.mask,
+        columns=appended_keys(shape),
+    )
+
+
+def arguments(shape: Any, core: str | Implementation) -> dict[str, Any]:
+    """What a `MultiHeadAttention` of this shape is made with."""
+    return {
+        "embed_dim": shape.embed_dim,
+        "num_heads": shape.heads,
+        "dropout": shape.dropout,
+        "bias": shape.bias,
+        "add_bias_kv": shape.add_bias_kv,
+        "add_zero_attn": shape.add_zero_attn,
+        "kdim": shape.kdim,
+        "vdim": shape.vdim,
+        "batch_first": shape.batch_first,
+        "device": "meta",
+        "core": core,
+        "kv_heads": shape.kv_heads,
+        "rotary": shape.rotary,
+        "qk_norm": shape.qk_norm,
+    }
+
+
+def settings_of(shape: Any) -> dict[str, Any]:
+    """What it is called with, besides activations and mask."""
+    return {
+        "need_weights": shape.need_weights != "none",
+        "average_attn_weights": shape.need_weights == "averaged",
+    }
 
 
 def supports(workload: Workload, options: Options, device: str) -> str | None:
@@ -30,15 +72,7 @@ def supports(workload: Workload, options: Options, device: str) -> str | None:
         return "cache: there is no past to keep; self attention with q_len < kv_len decodes"
     if options["cache"] and workload.pass_ != "forward":
         return "cache: what is kept from earlier calls has no graph, so nothing can be differentiated"
-    return why_core_cannot(
-        workload,
-        options,
-        device,
-        q_len=shape.q_len,
-        kv_len=shape.kv_len,
-        mask=workload.mask,
-        columns=columns(shape),
-    )
+    return why_core(workload, options, device)
 
 
 def load(workload: Workload, options: Options) -> Callable[[ModuleInputs], Any]:
@@ -47,33 +81,15 @@ def load(workload: Workload, options: Options) -> Callable[[ModuleInputs], Any]:
 
     shape = workload.shape
     core = chosen_core(options)
-    weights = shape.need_weights != "none"
-    settings: dict[str, Any] = {
-        "need_weights": weights,
-        "average_attn_weights": shape.need_weights == "averaged",
-    }
+    settings = settings_of(shape)
+    weights = settings["need_weights"]
 
     def prepare(x: ModuleInputs) -> Call:
         module = over(
-            MultiHeadAttention(
-                shape.embed_dim,
-                shape.heads,
-                shape.dropout,
-                shape.bias,
-                shape.add_bias_kv,
-                shape.add_zero_attn,
-                shape.kdim,
-                shape.vdim,
-                shape.batch_first,
-                device="meta",
-                core=core,
-                kv_heads=shape.kv_heads,
-                rotary=shape.rotary,
-                qk_norm=shape.qk_norm,
-            ),
+            MultiHeadAttention(**arguments(shape, core)),
             x.parameters,
         ).train(shape.training)
-        x.kept(BACKEND, lambda: backend_of_core(core, shape, x.query, x.mask, columns(shape)))
+        x.kept(BACKEND, lambda: backend_of_core(core, shape, x.query, x.mask, appended_keys(shape)))
         cache = _past(module, x) if options["cache"] else None
 
         def call(x: ModuleInputs) -> Any:
