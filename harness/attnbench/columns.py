@@ -212,7 +212,7 @@ COLUMNS: tuple[Column, ...] = (
         "tflops_per_s",
         "float64",
         "TFLOP/s",
-        "`flops` / `latency_median_s` / 10¹².",
+        "`flops` / `latency_median_s` / 10¹²; of a past without projecting it, which a cache may hold.",
         f"{_NOT_OK}, or `flops` is 0",
     ),
     Column("gb_per_s", "float64", "GB/s", "`bytes` / `latency_median_s` / 10⁹.", _NOT_OK),
@@ -221,8 +221,9 @@ COLUMNS: tuple[Column, ...] = (
         "float64",
         "share",
         "How near to the machine's limits: `flops` / `latency_median_s` as a share of the matrix rate "
-        "measured for the dtype and threads, or, where the least traffic is twice the caches and more, that "
-        "traffic / `latency_median_s` as a share of the measured bandwidth; the larger of both.",
+        "measured for the dtype and threads (of a past as in `tflops_per_s`), or, where the least traffic is "
+        "twice the caches and more, that traffic / `latency_median_s` as a share of the measured bandwidth; "
+        "the larger of both.",
         f"{_NOT_OK}, or no ceilings were known (`attnbench doctor` measures them)",
     ),
     Column(

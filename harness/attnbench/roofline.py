@@ -42,9 +42,10 @@ def standing(
 ) -> Standing:
     """How `latency_s`, the time of one call that does work of `costs`, stands to `ceilings`.
 
-    The fraction is that of the arithmetic by the field's convention, or of the least traffic, whichever is
-    larger. Beyond a limit it is where even the least arithmetic, or the least traffic of a cold call, would
-    take longer than `latency_s` at 1.05 times the machine's best (2 times, where ceilings may be too low).
+    The fraction is that of the arithmetic by the field's convention, without what a cache saves, or of the
+    least traffic, whichever is larger. Beyond a limit it is where even the least arithmetic, or the least
+    traffic of a cold call, would take longer than `latency_s` at 1.05 times the machine's best (2 times,
+    where ceilings may be too low).
     """
     tolerance = TOLERANCE if ceilings.disturbed is None else TOLERANCE_OF_DISTURBED
     flops_per_s = ceilings.flops_per_s(dtype, threads)
@@ -54,7 +55,7 @@ def standing(
     shares = []
     beyond = []
     if flops_per_s is not None and costs.flops:  # what computes no product has no place below that limit
-        shares.append(costs.flops / latency_s / flops_per_s)
+        shares.append(costs.useful_flops / latency_s / flops_per_s)
         least = costs.least_flops / latency_s
         if least > tolerance * flops_per_s:
             reached = f"at least {format_count(least, 'FLOP/s')} in {dtype}"

@@ -230,12 +230,12 @@ def _speedup(record: Record, anchor: Record | None) -> dict[str, Any]:
 
 
 def _rates(least: Costs, latency_s: float | None) -> dict[str, Any]:
-    """What the work comes to; a rate of arithmetic only where there is some."""
+    """What the work comes to; a rate of arithmetic only where there is some, without what a cache saves."""
     counts = {"flops": least.flops, "bytes": least.bytes}
     counts |= {f"flops_{part}": flops for part, flops in least.parts.items()}
     return {
         **{name: count if count <= LARGEST_INT64 else None for name, count in counts.items()},
-        "tflops_per_s": least.flops / latency_s / 1e12 if latency_s and least.flops else None,
+        "tflops_per_s": least.useful_flops / latency_s / 1e12 if latency_s and least.flops else None,
         "gb_per_s": least.bytes / latency_s / 1e9 if latency_s else None,
     }
 

@@ -179,7 +179,13 @@ def _style(header: str, row: Row) -> str:
 
 
 def _varies(rows: Sequence[Row], column: str) -> bool:
-    return len({row.get(column) for row in rows}) > 1
+    return len({_value(row, column) for row in rows}) > 1
+
+
+def _value(row: Row, column: str) -> object:
+    """What the row has there; an operation that cannot be told to do something else has the usual."""
+    value = row.get(column)
+    return CHOICES[column].usual if value is None and column in CHOICES else value
 
 
 def varying_axes(rows: Sequence[Row]) -> list[str]:

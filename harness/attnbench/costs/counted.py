@@ -17,7 +17,8 @@ class Costs:
     """`flops` operations by the field's convention, and `bytes` moved (each operand once).
 
     `least_flops` and `least_bytes` are the least that a right answer takes, never more than those. `parts`
-    are the `flops` of each of `PARTS` that the operation has; empty where it is not divided.
+    are the `flops` of each of `PARTS` that the operation has; empty where it is not divided. `with_cache` is
+    what is left of `flops` where a cache holds the keys and values of a past; None where there is none.
     """
 
     flops: int
@@ -25,3 +26,9 @@ class Costs:
     least_flops: int
     least_bytes: int
     parts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    with_cache: int | None = None
+
+    @property
+    def useful_flops(self) -> int:
+        """`flops`, without what a cache saves."""
+        return self.flops if self.with_cache is None else self.with_cache

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 from attnbench.costs.counted import Costs
@@ -41,15 +42,20 @@ def mha(workload: Workload, seed: int) -> Costs:
         # A position of the past is read from x, or its key and value from a cache.
         held = read + past * min(shape.embed_dim, 2 * heads.kv_dim)
         read += past * shape.embed_dim
-    return _costs(
+    products = multi_head(heads, mask, appended=appended, past=shape.past_len)
+    found = _costs(
         workload,
-        multi_head(heads, mask, appended=appended, past=shape.past_len),
+        products,
         ("projections", "attention"),
         read={"forward": held, "backward": read, "forward_backward": read},
         written=seen.choosing * shape.embed_dim,
         # Without a choice no query, no key and no weight of theirs makes a difference.
         weights=_weights(workload) if seen.choosing else 0,
     )
+    if not shape.past_len or workload.pass_ != "forward":
+        return found
+    kept = shape.batch * shape.past_len * 2 * shape.embed_dim * heads.kv_dim
+    return replace(found, with_cache=found.flops - 2 * kept)
 
 
 def encoder_layer(workload: Workload, seed: int) -> Costs:

@@ -101,6 +101,9 @@ SETTINGS = (
     "inputs",
 )
 
+#: What no operation but modules has.
+_OF_MODULES = frozenset((*SHAPE[SHAPE.index("embed_dim") :], *CHOICES))
+
 #: The parts of a module's label, in its order.
 _LABEL = tuple(
     dict.fromkeys(
@@ -344,14 +347,16 @@ def shape_label(row: Row, axes: Iterable[str] | None = None) -> str:
 def usual(rows: Iterable[Row]) -> dict[str, Any]:
     """Of each setting the value that most workloads share, where most do; the others have no entry.
 
-    What is usual need not be told of every workload, and labels without it still differ.
+    What is usual need not be told of every workload, and labels without it still differ. What modules alone
+    have is usual where it is among modules.
     """
     workloads = [block[0] for block in blocks(rows)]
     found: dict[str, Any] = {}
     for name in SETTINGS:
-        values = Counter(row.get(name) for row in workloads)
+        having = [row for row in workloads if name not in _OF_MODULES or row.get(name) is not None]
+        values = Counter(row.get(name) for row in having)
         for value, number in values.most_common(1):
-            if number >= _USUAL * len(workloads):
+            if number >= _USUAL * len(having):
                 found[name] = value
     return found
 

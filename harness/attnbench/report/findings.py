@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from attnbench.costs import PARTS
 from attnbench.plots.axis import AS_A_RULE, Axis
 from attnbench.plots.plot import listed
 from attnbench.plots.rows import (
@@ -35,6 +36,7 @@ from attnbench.plots.rows import (
 )
 from attnbench.plots.sweeps import Sweep, differing
 from attnbench.plots.sweeps import sweeps as sweeps_of
+from attnbench.plots.work import part_text, work
 from attnbench.report import cells
 from attnbench.units import counted, format_bytes, format_ratio, significant
 
@@ -385,6 +387,22 @@ def _power(symbol: str, low: float, high: float) -> str:
     return f"like {symbol}^{low + 0.0:.1f} to {symbol}^{high + 0.0:.1f}"
 
 
+def _parts(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:
+    """Of which part the operations are, from the least share to the largest; those of a past with a cache."""
+    every = [each.bars[-1] for each in work(rows, known)]
+    if not every:
+        return
+    told = []
+    for part in PARTS:
+        having = sorted((each for each in every if part in each.shares), key=lambda each: each.shares[part])
+        if having:
+            least, most = (f"{100 * each.shares[part]:.0f}%" for each in (having[0], having[-1]))
+            span = least if least == most else f"{least} to {most} (at {having[-1].name})"
+            told.append(f"{part_text(part)} {span}")
+    where = f" of {counted(len(every), 'workload')}" if len(every) > 1 else ""
+    yield Finding("work", f"Shares in the floating-point operations{where}: {'; '.join(told)}.")
+
+
 def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str, float]) -> Iterable[Finding]:
     sampled = [row for row in rows if measured(row)]
     parts = []
@@ -438,10 +456,10 @@ def _wide(wide: Sequence[Row], sampled: int, asked: Mapping[str, float]) -> str:
 def findings(
     frame: pd.DataFrame, asked: Mapping[str, float] | None = None, pairs: Pairs | None = None
 ) -> list[Finding]:
-    """What a table says, most important first; one finding of a kind, nine kinds at most.
+    """What a table says, most important first; one finding of a kind, ten kinds at most.
 
-    The kinds: fastest, kernels, tied, crossover, accuracy, failures, memory, growth, caution. Without rows,
-    or with nothing measured, it says so. Workloads are told by what is not usual among them (see
+    The kinds: fastest, kernels, tied, crossover, accuracy, failures, memory, growth, work, caution. Without
+    rows, or with nothing measured, it says so. Workloads are told by what is not usual among them (see
     `attnbench.plots.rows.usual`). `asked` is the precision that each scenario asked for, where that is known;
     `pairs` are the samples behind the table, without which fewer cases are told apart.
     """
@@ -469,5 +487,6 @@ def findings(
     found += _failures(rows)
     found += _leanest(rows, known)
     found += _growth(along)
+    found += _parts(rows, known)
     found += _cautions(rows, known, asked or {})
     return found

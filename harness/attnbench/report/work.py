@@ -30,14 +30,21 @@ def table_of_work(rows: Sequence[Row], known: Mapping[str, Any]) -> tuple[list[s
     if not every:
         return [], []
     headings = ["workload", "FLOP", *map(part_text, parts), "fastest", "latency", "rate"]
-    return headings, [_line(each, parts) for each in every]
+    lines = []
+    for each in every:
+        lines += [_line(each, parts), *([_shares(each.cached, parts)] if each.cached else [])]
+    return headings, lines
 
 
 def _line(each: Work, parts: Sequence[str]) -> list[str]:
-    shares = [f"{100 * each.shares[part]:.0f}%" if part in each.shares else cells.DASH for part in parts]
-    named = [each.name, format_count(each.flops), *shares]
-    best = each.fastest
+    named, best = _shares(each, parts)[:-3], each.fastest
     if best is None:
         return [*named, cells.DASH, cells.DASH, cells.DASH]
     rate = cells.value("tflops_per_s", best.get("tflops_per_s"))
     return [*named, cells.implementation(best), cells.latency(best), rate]
+
+
+def _shares(each: Work, parts: Sequence[str]) -> list[str]:
+    """A line without a time."""
+    shares = [f"{100 * each.shares[part]:.0f}%" if part in each.shares else cells.DASH for part in parts]
+    return [each.name, format_count(each.flops), *shares, cells.DASH, cells.DASH, cells.DASH]
