@@ -45,6 +45,16 @@ def test_the_nearer_limit_counts() -> None:
     assert of(replace(both, least_bytes=15_000), 2.0).fraction == 0.75
 
 
+def test_what_a_cache_saves_is_no_share_of_anything() -> None:
+    assert of(replace(WORK, with_cache=100_000), 2.0).fraction == pytest.approx(0.05)
+
+
+def test_without_a_product_there_is_no_share_of_the_matrix_rate() -> None:
+    added = Costs(flops=0, bytes=100, least_flops=0, least_bytes=100)
+    assert of(added, 2.0) == Standing(None, None, False)
+    assert of(replace(added, least_bytes=2500), 0.5).fraction == pytest.approx(0.5)
+
+
 def test_beyond_the_matrix_rate_is_what_even_the_least_work_would_need_longer_for() -> None:
     assert of(WORK, 0.9).flagged is False
     assert of(WORK, 0.9).fraction == pytest.approx(1 / 0.9)  # the convention's work, the recomputation spared

@@ -513,6 +513,15 @@ def test_other_operations_add_their_shapes_columns_at_the_end(operation: str) ->
         assert found["head_dim"] == 12
 
 
+def test_a_rate_leaves_out_what_a_cache_saves() -> None:
+    """By definition a past is projected at every call: a cache's rate would be beyond any machine."""
+    record = make_record(operation="mha", q_len=1, kv_len=4096)
+    found, of = row(record), costs(record.workload)
+    assert of.with_cache is not None
+    assert of.with_cache < found["flops"] / 100
+    assert found["tflops_per_s"] == of.with_cache / found["latency_median_s"] / 1e12
+
+
 def test_operations_share_a_table() -> None:
     frame = from_records([make_record(operation="mha", rotary=True), make_record()], "run")
     assert [column for column in frame.columns if column not in NAMES] == OF_MODULES["mha"].split()

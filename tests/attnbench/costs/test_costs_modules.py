@@ -183,6 +183,7 @@ def test_the_past_is_projected_by_definition_and_not_at_least() -> None:
     step = costs(work("mha", embed_dim=512, heads=8, q_len=1, kv_len=100))
     assert step.parts["projections"] == 2 * (2 * 512**2 + 2 * 100 * 512**2)
     assert step.least_flops == 2 * (4 * 512**2 + 100 * 2 * 512)
+    assert step.with_cache == step.useful_flops == step.least_flops
     # Its position of x, the cached keys and values, the weights, and the output.
     cached = min(512, 2 * 512) * 99
     assert step.least_bytes == 4 * (512 + cached + 4 * 512**2 + 512)
@@ -192,6 +193,7 @@ def test_the_past_is_projected_by_definition_and_not_at_least() -> None:
 
 def test_the_past_has_gradients() -> None:
     backward = costs(work("mha", pass_="backward", embed_dim=64, heads=8, q_len=60, kv_len=100))
+    assert backward.with_cache is None
     projections = 2 * 60 * 64**2 + 2 * 100 * 64**2
     assert backward.least_flops == 2 * 2 * (projections + 60 * 100 * 2 * 64)
 
