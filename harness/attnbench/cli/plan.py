@@ -165,10 +165,11 @@ def _print(blocks: Sequence[PlannedBlock]) -> None:
     several = len({planned.block.scenario for planned in blocks}) > 1
     for planned in blocks:
         scenario = f"{planned.block.scenario}: " if several else ""
+        scores = score_bytes(planned.block.workload)
         click.echo(clean(f"{scenario}{planned.block.block_id}"))
         click.echo(
-            f"  at most {cells.duration(planned.budget_s)}; operands {format_bytes(planned.operand_bytes)}, "
-            f"score matrix {format_bytes(score_bytes(planned.block.workload))}"
+            f"  at most {cells.duration(planned.budget_s)}; operands {format_bytes(planned.operand_bytes)}"
+            + (f", score matrix {format_bytes(scores)}" if scores else "")
         )
         measured = [case.variant.label for case, answer in planned.answers if answer.status is None]
         if measured:
@@ -183,6 +184,6 @@ def _print(blocks: Sequence[PlannedBlock]) -> None:
     click.echo(
         f"{to_measure} of {counted(cases, 'case')} in {counted(len(blocks), 'block')} "
         "would be measured, "
-        f"in at most about {cells.duration(sum(planned.budget_s for planned in blocks))}; "
-        f"the largest score matrix is {format_bytes(most)}."
+        f"in at most about {cells.duration(sum(planned.budget_s for planned in blocks))}"
+        + (f"; the largest score matrix is {format_bytes(most)}." if most else ".")
     )
