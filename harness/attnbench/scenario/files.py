@@ -59,7 +59,7 @@ def resolve(path_or_name: str) -> Path:
     suffixed = f"{path_or_name}.yaml"
     if os.path.isfile(suffixed):
         raise UsageError(f"no scenario {path_or_name!r}; did you mean {suffixed}?")
-    names = f"the shipped ones are {join(known)}" if known else "there are no shipped ones here"
+    names = f"the shipped ones are {join(known, 30)}" if known else "there are no shipped ones here"
     raise UsageError(
         f"no scenario {path_or_name!r}: expected the path of a YAML file or a bare name; {names}"
         + nearest(path.stem or path_or_name, known)
