@@ -9,6 +9,7 @@ import click
 import pytest
 
 from attnbench.cli import main
+from attnbench.scenario import shipped
 from published.blocks import Block, blocks, difference, printed, with_outputs
 
 PAGE = Path(__file__).parent.parent / "docs" / "walkthrough.md"
@@ -42,10 +43,15 @@ def parsed(arguments: list[str]) -> click.Context:
     return command.make_context(command.name, list(arguments))
 
 
-def test_the_commands_are_ones_that_there_are() -> None:
-    """They are parsed alone: running them takes minutes."""
-    shown = re.findall(r"^attnbench (.+)$", TEXT, re.MULTILINE)
-    assert {parsed(line.split()).command.name for line in shown} == {"sweep", "weights", "positions"}
+def test_the_commands_and_scenarios_are_ones_that_there_are() -> None:
+    """Commands are parsed alone: running them takes minutes."""
+    shown = [parsed(line.split()) for line in re.findall(r"^attnbench (.+)$", TEXT, re.MULTILINE)]
+    assert {each.command.name for each in shown} == {"sweep", "weights", "positions"}
+    told = re.findall(r"scenario `([a-z_]+)`", TEXT)
+    for each in shown:
+        told += each.params.get("scenarios", ())
+        told += [each.params["scenario"]] if "scenario" in each.params else []
+    assert {"encoder_layer", "mha", "kv_cache_decode"} < set(told) <= set(shipped())
 
 
 # What reads the page ---------------------------------------------------------------------------------------
