@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from attnbench.case import Case
@@ -26,8 +27,8 @@ def case_names(cases: Sequence[Case]) -> dict[str, str]:
 
 
 def _parts(case: Case) -> list[str]:
-    label: str = case.workload.shape.label
-    return label.split("-")
+    # A part begins with a letter: the hyphen before a digit is that of an exponent, as in drop1e-05.
+    return re.split(r"-(?!\d)", case.workload.shape.label)
 
 
 def _size(case: Case) -> str:

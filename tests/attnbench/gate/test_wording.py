@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from attnbench.gate.verdict import Change, Latency, Outcome
 from attnbench.gate.wording import case_names, per_cent, sentence, slow_down
 from attnbench.scenario import Check
 from attnbench.stats import Interval
-from attnbench.workload import AttentionShape, Workload
+from attnbench.workload import SHAPES, AttentionShape, Workload
 
 RULE = Rule(0.10, 0.05, 0.01, 0.05, (20, 40))
 
@@ -90,3 +91,15 @@ def test_what_decided_comes_first() -> None:
 
 def test_nothing_to_tell() -> None:
     assert sentence("sdpa", Outcome.PASS, [], None, Check()) == "sdpa: as before"
+
+
+def test_modules_are_called_by_all_that_is_not_as_usual() -> None:
+    def module(**axes: Any) -> Case:
+        usual = {"embed_dim": 512, "heads": 8, "seq_len": 64}
+        shape = SHAPES["encoder_layer"].from_axes({**usual, **axes})
+        return Case(Variant.of("ours"), Workload("encoder_layer", shape))
+
+    assert names(module(), module(norm_first=True, dropout=1e-5)) == [
+        "ours B1 L64 E512 H8 F2048",
+        "ours B1 L64 E512 H8 F2048 drop1e-05 prenorm",
+    ]
