@@ -64,13 +64,15 @@ class DrawnModule(Drawn):
         )
 
     def turned(self) -> DrawnModule:
-        """With the activations negated, but for the past."""
-        turned = {name: -each for name, each in self.tensors.items()}
+        """With the activations negated and their features moved on by one, but for the past.
+
+        Negated alone, they would have the same attention weights where there are no biases.
+        """
+        turned = {name: -each.roll(1, dims=-1) for name, each in self.tensors.items()}
         if self.past_len:
-            x = self.tensors["x"].clone()
-            new = x[:, self.past_len :] if self.workload.shape.batch_first else x[self.past_len :]
-            new.neg_()
-            turned["x"] = x
+            past = slice(self.past_len)
+            of_x = (slice(None), past) if self.workload.shape.batch_first else past
+            turned["x"][of_x] = self.tensors["x"][of_x]
         return replace(self, tensors=turned)
 
 

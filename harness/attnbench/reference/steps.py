@@ -119,8 +119,18 @@ class Perturbed(Steps):
         output, shares = _Attended.apply(scores, v, self)  # type: ignore[no-untyped-call]  # torch's
         return self(output), shares
 
+    def recomputed(self, shares: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Weights as a backward pass makes them anew: exp(score − log Σ exp), where a row shares an error."""
+        largest = scores.amax(dim=-1, keepdim=True)
+        return shares * (1 + self._of_angles * self._errors(largest) * largest)
+
     def gradients_of_attended(
-        self, shares: torch.Tensor, v: torch.Tensor, output: torch.Tensor, d_output: torch.Tensor
+        self,
+        shares: torch.Tensor,
+        again: torch.Tensor,
+        v: torch.Tensor,
+        output: torch.Tensor,
+        d_output: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of scores and v: dS = P∘(dP − Δ), with errors of dP = dO·Vᵀ and Δ = dO·O (`reference.spread`)."""
         d_shares, squares = d_output @ v.T, (d_output.square() @ v.square().T).mul_(2)
@@ -130,10 +140,10 @@ class Perturbed(Steps):
         sums = ((shares.square() * squares).sum(dim=-1, keepdim=True) + delta_squares).sqrt()
         delta = torch.addcmul(delta, delta_squares.sqrt(), self._errors(delta), value=self._noise)
         off = torch.addcmul(d_shares - delta, squares.sqrt_(), self._errors(squares), value=self._noise)
-        d_scores = off.mul_(shares)
+        d_scores = off.mul_(again)
         largest = shares.argmax(dim=-1, keepdim=True)
         d_scores.scatter_add_(-1, largest, sums * self._errors(sums) * self._noise)
-        return d_scores, shares.T @ d_output
+        return d_scores, again.T @ d_output
 
     def _errors(self, tensor: torch.Tensor) -> torch.Tensor:
         """Independent numbers of mean 0 and variance 1, shaped as `tensor`; not to be written to."""
@@ -188,7 +198,7 @@ class _Attended(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         shares = steps(scores.softmax(dim=-1))
         output = shares @ v
-        context.save_for_backward(shares, v, output)
+        context.save_for_backward(shares, steps.recomputed(shares, scores), v, output)
         context.steps = steps
         context.mark_non_differentiable(shares)
         return output, shares
