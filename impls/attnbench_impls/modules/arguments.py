@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ __all__ = [
     "activation_of",
     "check_attention_inputs",
     "check_features",
-    "check_mask_dtype",
+    "check_mask_tensor",
     "check_probability",
     "check_where",
     "check_whole",
@@ -29,14 +31,15 @@ ROTARY_BASE = 10_000.0
 ACTIVATIONS: dict[str, Activation] = {"relu": relu, "gelu": gelu}
 
 
-def check_whole(name: str, value: object, least: int = 1) -> None:
-    """`value` must be a whole number, at least `least`.
+def check_whole(name: str, value: Any, least: int = 1) -> int:
+    """`value`, which must be a whole number (NumPy's are), at least `least`.
 
     Raises:
         ValueError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise ValueError(f"{name} must be a whole number, at least {least}; got {value!r}")
+    return int(value)
 
 
 def check_probability(name: str, value: float) -> None:
@@ -45,7 +48,7 @@ def check_probability(name: str, value: float) -> None:
     Raises:
         ValueError: it does not.
     """
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a probability from 0 to 1; got {value!r}")
 
 
@@ -57,7 +60,7 @@ def activation_of(activation: str | Activation) -> Activation:
     """
     if callable(activation):
         return activation
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         known = " or ".join(repr(name) for name in ACTIVATIONS)
         raise ValueError(f"activation must be {known}, or a function of one tensor; got {activation!r}")
     return ACTIVATIONS[activation]
@@ -78,14 +81,24 @@ def rotary_base(rotary: bool | float) -> float | None:
     return float(rotary)
 
 
+def _check_tensor(name: str, x: object) -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"{name} must be a torch.Tensor; got {type(x).__name__}: torch.as_tensor makes one of an array"
+        )
+    if x.is_nested:
+        raise ValueError(f"{name} is a nested tensor; pass a padded one and its key padding mask")
+    if x.layout != torch.strided:
+        raise ValueError(f"{name} must be dense; got the layout {x.layout}: pass {name}.to_dense()")
+
+
 def check_features(name: str, x: Tensor, features: int) -> None:
     """`x` must be `[L, features]`, or that with a batch.
 
     Raises:
         ValueError: it is not.
     """
-    if x.is_nested:
-        raise ValueError(f"{name} is a nested tensor; pass a padded one and its key padding mask")
+    _check_tensor(name, x)
     if x.dim() not in (2, 3):
         raise ValueError(
             f"{name} must be [L, E], or with a batch [B, L, E] (batch_first) or [L, B, E]; "
@@ -95,20 +108,19 @@ def check_features(name: str, x: Tensor, features: int) -> None:
         raise ValueError(f"{name} must have {features} features last; got {list(x.shape)}")
 
 
-def check_where(query: Tensor, key: Tensor, value: Tensor, weight: Tensor) -> None:
-    """All three must be of the parameters' dtype (but for autocast) and on their device.
+def check_where(name: str, x: Tensor, weight: Tensor) -> None:
+    """`x` must be of the parameters' dtype (but for autocast) and on their device.
 
     Raises:
-        ValueError: they are not.
+        ValueError: it is not.
     """
-    for name, x in (("query", query), ("key", key), ("value", value)):
-        if x.device != weight.device or (
-            x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
-        ):
-            raise ValueError(
-                f"{name} is {x.dtype} on {x.device}, the module's parameters are {weight.dtype} on "
-                f"{weight.device}; move one to the other with to(device, dtype)"
-            )
+    if x.device != weight.device or (
+        x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
+    ):
+        raise ValueError(
+            f"{name} is {x.dtype} on {x.device}, the module's parameters are {weight.dtype} on "
+            f"{weight.device}; move one to the other with to(device, dtype)"
+        )
 
 
 def check_attention_inputs(
@@ -142,12 +154,15 @@ def check_attention_inputs(
             )
 
 
-def check_mask_dtype(name: str, mask: Tensor) -> None:
-    """`mask` must be boolean or floating.
+def check_mask_tensor(name: str, mask: Tensor, device: torch.device) -> None:
+    """`mask` must be boolean or floating, and on this device.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is not.
     """
+    _check_tensor(name, mask)
+    if mask.device != device:
+        raise ValueError(f"{name} is on {mask.device}, the queries on {device}: pass {name}.to('{device}')")
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise ValueError(
             f"{name} must be boolean (True = hidden) or floating (added to the scores); got {mask.dtype}: "

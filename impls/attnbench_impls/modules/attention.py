@@ -20,6 +20,7 @@ from attnbench.masks import Mask
 from attnbench_impls.modules import textbook
 from attnbench_impls.modules.arguments import (
     check_attention_inputs,
+    check_mask_tensor,
     check_probability,
     check_where,
     check_whole,
@@ -126,7 +127,7 @@ class MultiHeadAttention(nn.Module):
 
     def _check_sizes(self) -> None:
         for name in ("embed_dim", "num_heads", "kv_heads", "kdim", "vdim"):
-            check_whole(name, getattr(self, name))
+            setattr(self, name, check_whole(name, getattr(self, name)))
         if self.embed_dim % self.num_heads:
             raise ValueError(
                 f"embed_dim must be a multiple of num_heads; got {self.embed_dim} and {self.num_heads}"
@@ -209,15 +210,23 @@ class MultiHeadAttention(nn.Module):
             ValueError: shapes that do not fit, or what the core cannot do.
         """
         check_attention_inputs(query, key, value, (self.embed_dim, self.kdim, self.vdim), self.batch_first)
-        check_where(query, key, value, self.out_proj.weight)
+        weight = self.q_proj_weight if self.in_proj_weight is None else self.in_proj_weight
+        assert weight is not None
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            check_where(name, x, weight)
         mask, attn_mask = _one_mask(mask, attn_mask, is_causal)
         batched = query.dim() == 3
+        for name, given in (("attn_mask", attn_mask), ("key_padding_mask", key_padding_mask)):
+            if given is not None:
+                check_mask_tensor(name, given, query.device)
+        if cache is not None and not isinstance(cache, KVCache):
+            raise ValueError(f"cache must be an attnbench_impls.KVCache; got {type(cache).__name__}")
         batch_first = self.batch_first or not batched
 
         q, k, v = self._project(query, key, value)
         if not batched:
             q, k, v = q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0)
-            key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
+            key_padding_mask = None if key_padding_mask is None else _one_element(key_padding_mask)
 
         q = split_heads(q, self.num_heads, batch_first)  # [B, H, Lq, D]
         k = split_heads(k, self.kv_heads, batch_first)  # [B, Hkv, Lk, D]
@@ -229,7 +238,8 @@ class MultiHeadAttention(nn.Module):
 
         masks = (attn_mask, key_padding_mask, mask)
         weights = None
-        if self._core is None:
+        # Where there is nothing to compute a core need not know that lengths can be 0.
+        if self._core is None or 0 in (*q.shape, k.shape[2]):
             o, weights = self._textbook(q, k, v, masks, need_weights)
         else:
             o = self._cored(self._core, q, k, v, masks, is_causal)
@@ -347,10 +357,24 @@ def _sizes(q: Tensor, k: Tensor) -> Sizes:
     return Sizes(batch, heads, q_len, k.shape[2])
 
 
+def _one_element(key_padding_mask: Tensor) -> Tensor:
+    """`[1, Lk]` of the `[Lk]` that belongs to a sequence without a batch."""
+    if key_padding_mask.dim() != 1:
+        raise ValueError(
+            "key_padding_mask must be [keys], without a batch as the queries are; got "
+            f"{list(key_padding_mask.shape)}"
+        )
+    return key_padding_mask.unsqueeze(0)
+
+
 def _one_mask(
     mask: Mask | None, attn_mask: Tensor | Mask | None, is_causal: bool
 ) -> tuple[Mask | None, Tensor | None]:
     """`mask`, also where it was given as `attn_mask`, and `attn_mask` where it is a tensor."""
+    if mask is not None and not isinstance(mask, Mask):
+        raise ValueError(
+            f"mask must be an attnbench.Mask; got {type(mask).__name__}: tensors are passed as attn_mask"
+        )
     if mask is not None and attn_mask is not None:
         raise ValueError("give either mask or attn_mask, not both")
     if is_causal and mask is None and attn_mask is None:

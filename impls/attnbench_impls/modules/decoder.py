@@ -85,7 +85,7 @@ class DecoderLayer(FeedForward):
 
         self.self_attn = attention(rotary)
         self.multihead_attn = attention(False)
-        self._make_feed_forward(d_model, dim_feedforward, dropout, activation, bias, where)
+        self._make_feed_forward(d_model, dim_feedforward, dropout, bias, where)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **where)
         self.norm2 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **where)
@@ -93,6 +93,7 @@ class DecoderLayer(FeedForward):
         self.dropout1 = nn.Dropout(dropout)
         self.dropout2 = nn.Dropout(dropout)
         self.dropout3 = nn.Dropout(dropout)
+        self._make_activation(activation)
 
     def forward(
         self,
@@ -116,6 +117,8 @@ class DecoderLayer(FeedForward):
         Raises:
             ValueError: shapes that do not fit, or what the core cannot do.
         """
+        self._check_sequence("tgt", tgt, self.self_attn)
+        self._check_sequence("memory", memory, self.multihead_attn)
 
         def attend(x: Tensor) -> Tensor:
             o, _ = self.self_attn(

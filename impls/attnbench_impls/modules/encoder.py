@@ -77,12 +77,13 @@ class EncoderLayer(FeedForward):
             qk_norm=qk_norm,
             **where,
         )
-        self._make_feed_forward(d_model, dim_feedforward, dropout, activation, bias, where)
+        self._make_feed_forward(d_model, dim_feedforward, dropout, bias, where)
         self.norm_first = norm_first
         self.norm1 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **where)
         self.norm2 = nn.LayerNorm(d_model, eps=layer_norm_eps, bias=bias, **where)
         self.dropout1 = nn.Dropout(dropout)
         self.dropout2 = nn.Dropout(dropout)
+        self._make_activation(activation)
 
     def forward(
         self,
@@ -99,6 +100,7 @@ class EncoderLayer(FeedForward):
         Raises:
             ValueError: shapes that do not fit, or what the core cannot do.
         """
+        self._check_sequence("src", src, self.self_attn)
 
         def attend(x: Tensor) -> Tensor:
             o, _ = self.self_attn(x, x, x, src_key_padding_mask, False, src_mask, is_causal=is_causal)

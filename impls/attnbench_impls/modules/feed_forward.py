@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from attnbench_impls.modules.arguments import Activation, activation_of, check_probability, check_whole
+from attnbench_impls.modules.arguments import (
+    Activation,
+    activation_of,
+    check_features,
+    check_probability,
+    check_where,
+    check_whole,
+)
 
 __all__ = ["FeedForward"]
 
@@ -23,20 +30,29 @@ class FeedForward(nn.Module):
     activation: Activation
 
     def _make_feed_forward(
-        self,
-        d_model: int,
-        dim_feedforward: int,
-        dropout: float,
-        activation: str | Activation,
-        bias: bool,
-        where: dict[str, Any],
+        self, d_model: int, dim_feedforward: int, dropout: float, bias: bool, where: dict[str, Any]
     ) -> None:
         check_whole("dim_feedforward", dim_feedforward)
         check_probability("dropout", dropout)
-        self.activation = activation_of(activation)
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias=bias, **where)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias=bias, **where)
+
+    def _make_activation(self, activation: str | Activation) -> None:
+        """Last of all, as in torch: one that has parameters is otherwise in another place among them."""
+        self.activation = activation_of(activation)
+
+    def _check_sequence(self, name: str, x: Tensor, attention: nn.Module) -> None:
+        """`x` must be what `attention` can take, which may see it only after a norm.
+
+        Raises:
+            ValueError: it is not.
+        """
+        check_features(name, x, self.linear1.in_features)
+        # Of a module `over` somebody's tensors, or of one put in the attention's place, there may be none.
+        weight = next(attention.parameters(), None)
+        if weight is not None:
+            check_where(name, x, weight)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         """`[…, E]` to `[…, E]`, over `dim_feedforward` features."""

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from attnbench.masks import Mask
-from attnbench_impls.modules.arguments import check_mask_dtype
 
 __all__ = [
     "Masking",
@@ -202,7 +201,7 @@ def masking_of(
     `attn_mask` `[Lq, Lk]` or `[B·H, Lq, Lk]`, `key_padding_mask` `[B, Lk]`.
 
     Raises:
-        ValueError: one has another shape, or is neither boolean nor floating.
+        ValueError: one has another shape.
     """
     hidden, bias = None, None
     if mask is not None:
@@ -264,9 +263,8 @@ def per_head(attn_mask: Tensor, sizes: Sizes) -> Tensor:
     """`attn_mask` as `[1, 1, Lq, Lk]` or `[B, H, Lq, Lk]`.
 
     Raises:
-        ValueError: it has another shape, or is neither boolean nor floating.
+        ValueError: it has another shape.
     """
-    check_mask_dtype("attn_mask", attn_mask)
     one = (sizes.q_len, sizes.kv_len)
     each = (sizes.batch * sizes.heads, *one)
     if attn_mask.shape == one:
@@ -281,7 +279,6 @@ def per_head(attn_mask: Tensor, sizes: Sizes) -> Tensor:
 
 def _per_key(key_padding_mask: Tensor, sizes: Sizes) -> Tensor:
     """`[B, 1, 1, Lk]`."""
-    check_mask_dtype("key_padding_mask", key_padding_mask)
     if key_padding_mask.shape != (sizes.batch, sizes.kv_len):
         raise ValueError(
             f"key_padding_mask must be [batch, keys] = {[sizes.batch, sizes.kv_len]}, without a batch [keys];"

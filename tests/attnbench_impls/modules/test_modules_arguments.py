@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -58,6 +59,8 @@ def test_every_exported_name_is_there() -> None:
         (lambda: Transformer(8, 2, 0), "num_encoder_layers must be a whole number, at least 1; got 0"),
         (lambda: Transformer(8, 2, 1, 0), "num_decoder_layers must be a whole number, at least 1; got 0"),
         (lambda: Transformer(0), "d_model must be a whole number"),
+        (lambda: MultiHeadAttention(8, 4, dropout="0.1"), "dropout must be a probability .* got '0.1'"),
+        (lambda: EncoderLayer(8, 2, activation=[]), r"activation must be .* got \[\]"),
     ],
 )
 def test_illegal_constructions(build: Callable[[], Any], reason: str) -> None:
@@ -86,6 +89,15 @@ def call(module: MultiHeadAttention, **arguments: Any) -> Any:
             r"value is torch.float64 on cpu.* are torch.float32",
         ),
         ({"query": torch.zeros(2, 3, 8, device="meta")}, "query is torch.float32 on meta"),
+        ({"query": np.zeros((2, 3, 8))}, "query must be a torch.Tensor; got ndarray"),
+        ({"key": None}, "key must be a torch.Tensor; got NoneType"),
+        ({"query": torch.zeros(2, 3, 8).to_sparse()}, r"query must be dense.*query.to_dense\(\)"),
+        ({"attn_mask": np.zeros((3, 3))}, "attn_mask must be a torch.Tensor; got ndarray"),
+        ({"attn_mask": torch.zeros(3, 3, device="meta")}, "attn_mask is on meta, the queries on cpu"),
+        ({"attn_mask": torch.zeros(3, 3).to_sparse()}, "attn_mask must be dense"),
+        ({"key_padding_mask": Mask("none", 2, 3, 3)}, "key_padding_mask must be a torch.Tensor; got Mask"),
+        ({"mask": torch.zeros(3, 3)}, "mask must be an attnbench.Mask; got Tensor: .* attn_mask"),
+        ({"cache": (torch.zeros(1), torch.zeros(1))}, "cache must be an attnbench_impls.KVCache; got tuple"),
         ({"attn_mask": torch.zeros(3, 4)}, r"attn_mask must be \[queries, keys\] = \[3, 3\].* got \[3, 4\]"),
         (
             {"attn_mask": torch.zeros(2, 3, 3)},
@@ -110,6 +122,59 @@ def call(module: MultiHeadAttention, **arguments: Any) -> Any:
 def test_illegal_calls(arguments: dict[str, Any], reason: str, core: str) -> None:
     with pytest.raises(ValueError, match=reason):
         call(MultiHeadAttention(8, 4, batch_first=True, core=core), **arguments)
+
+
+def test_without_a_batch_padding_has_none() -> None:
+    x = torch.zeros(3, 8)
+    with pytest.raises(ValueError, match=r"key_padding_mask must be \[keys\].* got \[1, 3\]"):
+        MultiHeadAttention(8, 4)(x, x, x, key_padding_mask=torch.zeros(1, 3).bool())
+
+
+def test_sizes_may_be_numpys() -> None:
+    module = MultiHeadAttention(np.int64(8), np.int32(2))
+    assert (type(module.embed_dim), module.embed_dim) == (int, 8)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_layers_name_their_own_arguments(norm_first: bool) -> None:
+    encoder = EncoderLayer(8, 2, 8, norm_first=norm_first)
+    decoder = DecoderLayer(8, 2, 8, norm_first=norm_first)
+    x = torch.zeros(3, 2, 8)
+    for wrong, reason in (
+        (x[..., :7], "must have 8 features last"),
+        (x.double(), "is torch.float64 on cpu"),
+        (x[0, 0], "got 1 dimensions"),
+        (x.to("meta"), "is torch.float32 on meta"),
+    ):
+        with pytest.raises(ValueError, match=f"src {reason}|src must be .*{reason}"):
+            encoder(wrong)
+        with pytest.raises(ValueError, match=f"tgt {reason}|tgt must be .*{reason}"):
+            decoder(wrong, x)
+        with pytest.raises(ValueError, match=f"memory {reason}|memory must be .*{reason}"):
+            decoder(x, wrong)
+
+
+@pytest.mark.parametrize(
+    ("layer", "theirs"),
+    [(EncoderLayer, nn.TransformerEncoderLayer), (DecoderLayer, nn.TransformerDecoderLayer)],
+)
+def test_an_activations_parameters_are_in_torchs_place(layer: Any, theirs: Any) -> None:
+    # An optimizer's state goes by the order of the parameters.
+    names = [[n for n, _ in kind(8, 2, 8, 0.0, nn.PReLU()).named_parameters()] for kind in (layer, theirs)]
+    assert names[0] == names[1]
+    assert "activation.weight" in names[0]
+
+
+@pytest.mark.parametrize("core", ["sdpa", "chunked"])
+@pytest.mark.parametrize(("batch", "q_len", "kv_len"), [(0, 3, 3), (2, 0, 3), (2, 3, 0), (2, 0, 0)])
+def test_where_there_is_nothing_to_compute_any_core_does(
+    core: str, batch: int, q_len: int, kv_len: int
+) -> None:
+    module = MultiHeadAttention(8, 2, batch_first=True, core=core)
+    query, key = torch.zeros(batch, q_len, 8), torch.zeros(batch, kv_len, 8)
+    o, weights = module(query, key, key, attn_mask=torch.zeros(q_len, kv_len).bool())
+    assert weights is not None
+    assert (o.shape, weights.shape) == ((batch, q_len, 8), (batch, q_len, kv_len))
 
 
 @pytest.mark.parametrize("core", ["naive", "sdpa"])
