@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from attnbench import registry
+from attnbench.testing import assert_conforms
 from module_cases import make_workload, placed, results, why_unsupported
 
 MHA = registry.current().get("mha")
@@ -92,3 +93,10 @@ def test_where_there_is_nothing_to_keep_it_is_refused() -> None:
     gradient = make_workload("mha", pass_="backward", **decoding)
     assert "no graph" in str(why_unsupported("mha", gradient, options=cached))
     assert why_unsupported("mha", make_workload("mha", **decoding), options=cached) is None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_is_judged_as_any_other(dtype: str) -> None:
+    """The verdict changes the new positions between calls: one who answers from memory is caught."""
+    workload = make_workload("mha", "causal", dtype, q_len=1, kv_len=64)
+    assert_conforms("mha", workload, options={"cache": True})

@@ -127,7 +127,8 @@ def test_a_path_that_torch_does_not_take_is_refused(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ["torch_mha", "numpy_mha"])
 @pytest.mark.parametrize("axis", ["rotary", "qk_norm"])
 def test_what_torch_does_not_have_is_refused(name: str, axis: str) -> None:
-    assert "has no" in str(why_unsupported(name, make_workload("mha", "none", **{axis: True})))
+    axes: dict[str, Any] = {axis: True}
+    assert "has no" in str(why_unsupported(name, make_workload("mha", **axes)))
     assert "grouped" in str(why_unsupported(name, make_workload("mha", kv_heads=1)))
 
 

@@ -118,6 +118,7 @@ def _implementations(source: BenchSource) -> list[dict[str, Any]]:
         return [
             {
                 "name": info["name"],
+                "operation": info["operation"],
                 "framework": info["framework"],
                 "summary": info["summary"],
                 "memory": info["memory"],
