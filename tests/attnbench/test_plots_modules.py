@@ -120,6 +120,8 @@ def test_what_goes_without_saying_is_said_where_others_have_something_else() -> 
     alone = rows(records("encoder_layer", [{}]))
     assert "post-norm" not in plots.figures(table(records("encoder_layer", [{}])))[0].caption
     assert workload_label(alone[0], usual(alone)) == "L512"
+    named = {"scenario": "mha", "operation": "mha", "kv_len": 8, "lengths": "L8"}
+    assert describe(named, ("scenario", "operation", "lengths")) == "mha, L8"
     mixed = rows(records("mha", [{}]), records("positional_encoding", [{}]), records("attention", [{}]))
     assert all("bias" not in workload_label(row, usual(mixed)) for row in mixed)
 

@@ -208,7 +208,8 @@ def _common(rows: Sequence[Row]) -> str:
         for column in _VARYING
         if not _varies(rows, column) and rows[0].get(column) not in (None, "attention")
     ]
-    return clean(" · ".join(["all cases: " + cells.shape(rows[0], axes), *shared]).replace(":  ·", ":"))
+    told = ["all cases: " + cells.shape(rows[0], axes), *dict.fromkeys(shared)]
+    return clean(" · ".join(told).replace(":  ·", ":"))
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

@@ -305,7 +305,8 @@ def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
     told |= inner_sizes(row)
     together = {"kv_heads": "heads", "v_head_dim": "head_dim"}
     wanted = dict.fromkeys(together.get(name, name) for name in names)
-    return ", ".join(told[name] for name in wanted if name in told)
+    # Many a scenario is called as its operation is: that is told once.
+    return ", ".join(dict.fromkeys(told[name] for name in wanted if name in told))
 
 
 def inner_sizes(row: Row) -> dict[str, str]:
