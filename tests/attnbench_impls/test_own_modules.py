@@ -135,6 +135,16 @@ def test_the_cores_backend_is_told(name: str) -> None:
     assert told == {"naive": None, "chunked": None, "sdpa": "flash_attention"}
 
 
+@pytest.mark.parametrize("operation", ["encoder_layer", "decoder_layer", "transformer"])
+def test_the_backends_of_all_attentions_are_told(operation: str) -> None:
+    implementation = registry.current().get(operation)
+    assert implementation.resolved_backend is not None
+    workload = make_workload(operation, "causal", dtype="float32", pass_="backward")
+    inputs = placed(operation, workload)
+    implementation.load(workload, {"core": "sdpa"})(inputs)
+    assert implementation.resolved_backend(inputs) == "flash_attention"
+
+
 def test_a_core_has_its_own_defaults() -> None:
     core = chosen_core({"core": "chunked"})
     assert core is registry.current().get("chunked")

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 
 import attnbench_impls
 from attnbench.implementation import declared_in
 from attnbench.testing import NotRun, assert_conforms
-from attnbench.workload import SHAPES, Workload
+from attnbench.workload import SHAPES, AxisError, Workload
 from module_cases import make_workload, placed, results, why_unsupported
 
 IMPLEMENTATIONS = {each.name: each for each in declared_in(vars(attnbench_impls))}
@@ -118,6 +120,44 @@ def test_gradients_of_all_are_right(operation: str) -> None:
             assert_conforms(name, Workload(operation, workload.shape, dtype="float32", pass_="backward"))
         except NotRun:
             continue
+
+
+MASKS = st.sampled_from(
+    ["none", "causal", "padding(0.4)", "causal+padding(0.4)", "sliding_window(2)", "document(2)+padding(0.4)"]
+)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), mask=MASKS, operation=st.sampled_from(["mha", "encoder_layer", "decoder_layer"]))
+def test_whatever_is_asked_of_them_they_agree(data: st.DataObject, mask: str, operation: str) -> None:
+    """Also where one would rather be `unsupported`: what it does support, it does right."""
+    sizes = {"batch": (1, 3), "heads": (1, 4), "seq_len": (2, 7), "q_len": (1, 7), "kv_len": (2, 7)}
+    axes: dict[str, Any] = {}
+    for axis, each in SHAPES[operation].AXES.items():
+        if axis in sizes:
+            axes[axis] = data.draw(st.integers(*sizes[axis]), axis)
+        elif each.kind == "switch" and axis not in ("rotary", "qk_norm"):  # which ours alone has
+            axes[axis] = data.draw(st.booleans(), axis)
+        elif each.kind == "choice":
+            axes[axis] = data.draw(st.sampled_from(each.choices), axis)
+    axes["embed_dim"] = axes["heads"] * 2 * data.draw(st.integers(1, 3), "head_dim / 2")
+    if operation != "encoder_layer":
+        del axes["seq_len"]
+    pass_ = data.draw(st.sampled_from(["forward", "forward_backward"]), "pass")
+    try:
+        workload = Workload(operation, SHAPES[operation].from_axes(axes), mask, "float64", pass_)
+    except AxisError:
+        reject()
+    expected = results(operation, workload)
+    for name in set(MODULES[operation]) - ROUGH - {operation}:
+        implementation = IMPLEMENTATIONS[name]
+        if why_unsupported(name, workload) is None and (
+            pass_ == "forward" or implementation.framework == "torch"
+        ):
+            for result, value in results(name, workload).items():
+                torch.testing.assert_close(
+                    value, expected[result], rtol=0, atol=1e-9, msg=f"{name}: {result}"
+                )
 
 
 def test_weights_that_change_are_seen() -> None:

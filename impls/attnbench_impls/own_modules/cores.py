@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from attnbench import registry
-from attnbench.implementation import AttentionInputs, Implementation, Options
+from attnbench.implementation import AttentionInputs, Implementation, ModuleInputs, Options
 from attnbench.masks import Mask
 from attnbench.workload import AttentionShape, Workload
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["CORE", "backend_of_core", "chosen_core", "why_core_cannot"]
+__all__ = ["BACKEND", "CORE", "backend_of_core", "chosen_core", "told_backend", "why_core_cannot"]
 
 #: The default: the module's own softmax(QKᵀ/√d)·V.
 CORE = "naive"
+
+#: Where inputs keep what `backend_of_core` said of them.
+BACKEND = "the core's backend"
 
 
 def chosen_core(options: Options) -> str | Implementation:
@@ -72,18 +76,28 @@ def why_core_cannot(
     return None if why is None else f"the core {core.name}: {why}"
 
 
-def backend_of_core(
-    core: str | Implementation, shape: Any, like: torch.Tensor, mask: Mask, columns: int = 0
-) -> str | None:
-    """Which kernel the core's library chooses within a module, if the core can tell.
+def told_backend(x: ModuleInputs) -> str | None:
+    """The `resolved_backend` of modules over a core: what was found when they were made ready."""
+    return x.kept(BACKEND, lambda: None)
 
-    It is asked with heads that lie in memory as the module's: `[B, L, H, D]`.
-    """
+
+def backend_of_core(core: str | Implementation, shape: Any, x: ModuleInputs, columns: int = 0) -> str | None:
+    """Which kernel the core's library chooses within a module, if the core can tell; several with `and`."""
     if isinstance(core, str) or core.resolved_backend is None:
         return None
+    told = (_backend(core.resolved_backend, shape, x, mask, columns) for mask in x.masks())
+    return " and ".join(sorted({each for each in told if each is not None})) or None
 
-    def heads(count: int, length: int) -> torch.Tensor:
-        return like.new_empty(shape.batch, length, count, shape.head_dim).transpose(1, 2)
+
+def _backend(
+    resolve: Callable[[Any], str | None], shape: Any, x: ModuleInputs, mask: Mask, columns: int
+) -> str | None:
+    """What a core says of the attention under `mask`, of heads that lie in memory as the modules' do."""
+    like = next(iter(x.tensors.values()))
+
+    def heads(count: int, length: int) -> torch.Tensor:  # [B, H, L, D], of [B, L, H, D]
+        memory: torch.Tensor = like.new_empty(shape.batch, length, count, shape.head_dim)
+        return memory.transpose(1, 2)
 
     keys = mask.kv_len + columns
     asked = Mask("none", mask.batch, mask.q_len, keys) if columns else mask
@@ -91,4 +105,4 @@ def backend_of_core(
     if like.requires_grad:
         for each in (q, k, v):
             each.requires_grad_()
-    return core.resolved_backend(AttentionInputs(q, k, v, asked, shape.head_dim**-0.5))
+    return resolve(AttentionInputs(q, k, v, asked, shape.head_dim**-0.5))

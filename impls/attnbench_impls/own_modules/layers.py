@@ -7,7 +7,14 @@ from typing import Any
 
 from attnbench.implementation import Implementation, ModuleInputs, Options
 from attnbench.workload import Workload
-from attnbench_impls.own_modules.cores import CORE, chosen_core, why_core_cannot
+from attnbench_impls.own_modules.cores import (
+    BACKEND,
+    CORE,
+    backend_of_core,
+    chosen_core,
+    told_backend,
+    why_core_cannot,
+)
 from attnbench_impls.prepared import Call, prepared
 
 __all__ = ["DECODER_LAYER", "ENCODER_LAYER", "TRANSFORMER"]
@@ -50,6 +57,7 @@ def load_encoder_layer(workload: Workload, options: Options) -> Callable[[Module
     def prepare(x: ModuleInputs) -> Call:
         module = over(EncoderLayer(shape.embed_dim, shape.heads, **arguments), x.parameters)
         module.train(shape.training)
+        x.kept(BACKEND, lambda: backend_of_core(arguments["core"], shape, x))
         return lambda x: module(x.tensors["src"], x.mask)
 
     return prepared(prepare)
@@ -65,6 +73,7 @@ def load_decoder_layer(workload: Workload, options: Options) -> Callable[[Module
     def prepare(x: ModuleInputs) -> Call:
         module = over(DecoderLayer(shape.embed_dim, shape.heads, **arguments), x.parameters)
         module.train(shape.training)
+        x.kept(BACKEND, lambda: backend_of_core(arguments["core"], shape, x))
         return lambda x: module(x.tensors["tgt"], x.tensors["memory"], x.mask, x.other_masks["memory_mask"])
 
     return prepared(prepare)
@@ -88,6 +97,7 @@ def load_transformer(workload: Workload, options: Options) -> Callable[[ModuleIn
             ),
             x.parameters,
         ).train(shape.training)
+        x.kept(BACKEND, lambda: backend_of_core(arguments["core"], shape, x))
         src = x.tensors["src"]
         positions = SinusoidalPositionalEncoding(
             shape.embed_dim,
@@ -122,6 +132,7 @@ ENCODER_LAYER = Implementation(
     options={"core": CORE},
     load=load_encoder_layer,
     supports=supports,
+    resolved_backend=told_backend,
 )
 
 DECODER_LAYER = Implementation(
@@ -135,6 +146,7 @@ DECODER_LAYER = Implementation(
     options={"core": CORE},
     load=load_decoder_layer,
     supports=supports,
+    resolved_backend=told_backend,
 )
 
 TRANSFORMER = Implementation(
@@ -148,4 +160,5 @@ TRANSFORMER = Implementation(
     options={"core": CORE},
     load=load_transformer,
     supports=supports,
+    resolved_backend=told_backend,
 )

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from attnbench.implementation import Implementation, ModuleInputs, Options
 from attnbench.workload import Workload
-from attnbench_impls.own_modules.cores import CORE, backend_of_core, chosen_core, why_core_cannot
+from attnbench_impls.own_modules.cores import (
+    BACKEND,
+    CORE,
+    backend_of_core,
+    chosen_core,
+    told_backend,
+    why_core_cannot,
+)
 from attnbench_impls.prepared import Call, prepared
 
 if TYPE_CHECKING:
     from attnbench_impls.modules import KVCache, MultiHeadAttention
 
-__all__ = ["BACKEND", "MHA", "appended_keys", "arguments", "settings_of", "why_core"]
-
-BACKEND = "the core's backend"
+__all__ = ["MHA", "appended_keys", "arguments", "settings_of", "why_core"]
 
 
 def appended_keys(shape: Any) -> int:
@@ -89,7 +94,7 @@ def load(workload: Workload, options: Options) -> Callable[[ModuleInputs], Any]:
             MultiHeadAttention(**arguments(shape, core)),
             x.parameters,
         ).train(shape.training)
-        x.kept(BACKEND, lambda: backend_of_core(core, shape, x.query, x.mask, appended_keys(shape)))
+        x.kept(BACKEND, lambda: backend_of_core(core, shape, x, appended_keys(shape)))
         cache = _past(module, x) if options["cache"] else None
 
         def call(x: ModuleInputs) -> Any:
@@ -141,5 +146,5 @@ MHA = Implementation(
     options={"core": CORE, "cache": False},
     load=load,
     supports=supports,
-    resolved_backend=lambda x: x.kept(BACKEND, lambda: None),
+    resolved_backend=told_backend,
 )

@@ -7,8 +7,8 @@ from typing import Any
 
 from attnbench.implementation import Implementation, ModuleInputs, Options
 from attnbench.workload import Workload
-from attnbench_impls.own_modules.cores import CORE, backend_of_core, chosen_core
-from attnbench_impls.own_modules.mha import BACKEND, appended_keys, arguments, settings_of, why_core
+from attnbench_impls.own_modules.cores import BACKEND, CORE, backend_of_core, chosen_core, told_backend
+from attnbench_impls.own_modules.mha import appended_keys, arguments, settings_of, why_core
 from attnbench_impls.prepared import Call, prepared
 
 __all__ = ["IMPLEMENTATION"]
@@ -60,7 +60,7 @@ def load(workload: Workload, options: Options) -> Callable[[ModuleInputs], Any]:
             x.parameters,
         ).eval()
         module.quantise_projections()
-        x.kept(BACKEND, lambda: backend_of_core(core, shape, x.query, x.mask, appended_keys(shape)))
+        x.kept(BACKEND, lambda: backend_of_core(core, shape, x, appended_keys(shape)))
 
         def call(x: ModuleInputs) -> Any:
             output = module(x.query, x.key, x.value, mask=x.mask, **settings)
@@ -83,5 +83,5 @@ IMPLEMENTATION = Implementation(
     options={"core": CORE},
     load=load,
     supports=supports,
-    resolved_backend=lambda x: x.kept(BACKEND, lambda: None),
+    resolved_backend=told_backend,
 )

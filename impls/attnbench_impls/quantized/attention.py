@@ -19,9 +19,11 @@ class QuantizedMultiHeadAttention(MultiHeadAttention):
         """Quantise the projections' weights as they are now; later changes of them are not seen."""
         width, kv_dim = self.embed_dim, self.kv_heads * self.head_dim
         self._packed: Int8Linear | None = None
+        self._keys_and_values: Int8Linear | None = None
         bias: Any = self.in_proj_bias
         if self.in_proj_weight is not None:
             self._packed = packed = Int8Linear(self.in_proj_weight, bias)
+            self._keys_and_values = packed.rows(width, 3 * width)
             parts = [packed.rows(first, first + width) for first in (0, width, 2 * width)]
         else:
             biases = [None] * 3 if bias is None else bias.split([width, kv_dim, kv_dim])
@@ -34,11 +36,12 @@ class QuantizedMultiHeadAttention(MultiHeadAttention):
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As in the base class, in int8; what is the same tensor is quantised once."""
-        if self._packed is not None and query is key and key is value:
+        if self._packed is not None and query is key and key is value:  # self-attention: one product
             q, k, v = self._packed(query).chunk(3, dim=-1)
             return q, k, v
-        rows: list[Int8Rows] = []
-        for x, before in ((query, None), (key, query), (value, key)):
-            rows.append(rows[-1] if x is before else Int8Rows(x))
-        q, k, v = (layer(each) for layer, each in zip(self._projections, rows, strict=True))
-        return q, k, v
+        to_q, to_k, to_v = self._projections
+        q, keys = to_q(query), Int8Rows(key)
+        if self._keys_and_values is not None and key is value:
+            k, v = self._keys_and_values(keys).chunk(2, dim=-1)
+            return q, k, v
+        return q, to_k(keys), to_v(keys if key is value else value)
