@@ -48,6 +48,9 @@ WORKLOADS = [
     make_workload("mha", "causal", **CROSS, batch_first=False, add_bias_kv=True, need_weights="per_head"),
     make_workload("mha", "causal", attention="cross", q_len=6, kv_len=4, pass_="forward_backward"),
     make_workload("mha", "causal", training=True, pass_="forward_backward"),
+    # Queries that see none but the appended keys.
+    make_workload("mha", "causal", attention="cross", q_len=6, kv_len=4, add_bias_kv=True),
+    make_workload("mha", "sliding_window(2)+padding(0.2)", add_zero_attn=True, need_weights="per_head"),
     *(
         make_workload(operation, mask, **axes)
         for operation in ("encoder_layer", "decoder_layer", "transformer")
