@@ -2,7 +2,7 @@
 
 Steps take turns in rounds, in several fresh processes; shares are formed per round. Writes what it measured
 to `<out>/steps.jsonl`, and from that the table between the markers of docs/walkthrough.md. What was measured
-before is measured anew, unless `--page` says only to write the page. Takes about two minutes on a quiet
+before is measured anew, unless `--page` says only to write the page. Takes two to three minutes on a quiet
 machine with two cores.
 
     python benchmarks/walkthrough.py [--page | --render] [--quick] [--out FOLDER]
@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import walkthrough_steps
@@ -31,7 +32,7 @@ from attnbench.costs import costs
 from attnbench.driver import ZygoteSource
 from attnbench.files import replace_file
 from attnbench.implementation import declared_in
-from attnbench.protocol import BenchSource
+from attnbench.protocol import BenchFailed, BenchSource
 from attnbench.rounds import Entrant, play
 from attnbench.sampling import Pace
 from attnbench.shapes import EncoderLayerShape
@@ -66,7 +67,7 @@ class Settings:
 
 
 #: At 6 · embed_dim the FLOPs of attention are as many as all others.
-FULL = Settings({"64": 20, "256": 15, "1024": 6, "3072": 2}, processes=5, warm_up_s=0.1)
+FULL = Settings({"64": 20, "256": 15, "1024": 5, "3072": 2}, processes=5, warm_up_s=0.1)
 QUICK = Settings({"16": 3, "64": 3}, processes=2, warm_up_s=0.01)
 
 
@@ -112,22 +113,27 @@ def seconds(
             clock=monotonic,
         )
         if outcome.failures:
-            raise SystemExit(f"{outcome.failures[0][0].case_id}: {outcome.failures[0][1]}")
+            raise outcome.failures[0][1]
         return {entrant.case_id: entrant.per_call_s for entrant in entrants}
     finally:
         bench.close()
 
 
 def measure(folder: Path, settings: Settings) -> None:
-    """All lengths in fresh processes by turns, in place of what was measured before."""
-    (folder / "steps.jsonl").unlink(missing_ok=True)
-    store = Steps.open(folder, "steps", {"embed_dim": EMBED_DIM, "heads": HEADS, **asdict(settings)})
-    with ZygoteSource([Path(walkthrough_steps.__file__)], threads="all") as source:
+    """All lengths in fresh processes by turns; once all are there, in place of what was measured before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(dir=folder, prefix=".measuring-") as fresh,
+        ZygoteSource([Path(walkthrough_steps.__file__)], threads="all") as source,
+    ):
+        told = {"embed_dim": EMBED_DIM, "heads": HEADS, **asdict(settings)}
+        store = Steps.open(Path(fresh), "steps", told)
         for process in range(settings.processes):
             for length, rounds in settings.rounds.items():
                 found = seconds(source, int(length), rounds, settings.warm_up_s, process)
                 store.append(f"{length}/{process}", {"seconds": found})
                 print(f"length {length}, process {process + 1} of {settings.processes}", flush=True)
+        store.path.replace(folder / store.path.name)
 
 
 # What is made of it
@@ -289,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         replace_file(target, page(written, store).encode())
         print(all_steps(store))
         print(target)
-    except DataError as error:
+    except (BenchFailed, DataError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0
