@@ -3,7 +3,8 @@
 Right kernels (the built-in ones that run on this CPU, and those of tests/plugins/roundings.py, which round as
 fast kernels do) are judged on random workloads, one a seed, in every dtype: none may be refused. Wrong ones
 (tests/plugins/mutants.py) are judged on workloads to which their fault matters, by dtype, by input
-distribution and by size. Prints Markdown; exits 1 if a right kernel was refused, or if a mutant was never
+distribution and by size. Module operations likewise: torch's modules and the built-in ones, and the mutants
+of tests/plugins/modules.py. Prints Markdown; exits 1 if a right kernel was refused, or if a mutant was never
 caught in float32.
 
     python benchmarks/verdict.py [--seeds 1000] [--mutant-seeds 20] [--jobs 2] [--quick]
@@ -33,6 +34,10 @@ from attnbench.registry import Registry
 from attnbench.workload import DISTRIBUTIONS, DTYPES, PASSES, AttentionShape, Workload
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
+from plugins.module_workloads import random_workload as random_module_workload
+from plugins.module_workloads import workload_of
+from plugins.modules import LAYER_MUTANTS, MHA_MUTANTS, by_torch
+from plugins.modules import implementation as as_implementation
 from plugins.mutants import GRADIENT_MUTANTS, MUTANTS, matters
 from plugins.roundings import ROUNDINGS
 
@@ -47,6 +52,23 @@ BUILT_IN = (
     Variant.of("sdpa_flash"),
     Variant.of("numpy"),
     Variant.of("numpy_chunked"),
+)
+
+#: Right kernels of module operations, of our own.
+MODULES = (
+    "mha",
+    "torch_mha",
+    "torch_mha_fastpath",
+    "numpy_mha",
+    "encoder_layer",
+    "torch_encoder_layer",
+    "torch_encoder_layer_fastpath",
+    "decoder_layer",
+    "torch_decoder_layer",
+    "transformer",
+    "torch_transformer",
+    "positional_encoding",
+    "numpy_positional_encoding",
 )
 
 #: Seeds, at most, that a process judges before it hands over what it found.
@@ -192,8 +214,44 @@ def wrong_ones(seeds: Sequence[int]) -> list[Judged]:
     return found
 
 
+def right_modules(seeds: Sequence[int]) -> list[Judged]:
+    """torch's modules and the built-in ones on the random workloads of `seeds`, in every dtype."""
+    one_thread()
+    registry = Registry.discover()
+    here = {each["name"] for each in registry.catalogue()}
+    built_in = [(name, registry.get(name)) for name in MODULES if name in here]
+    pool, found = InputPool(), []
+    for seed in seeds:
+        for dtype in DTYPES:
+            workload = random_module_workload(seed, dtype)
+            kernels = [("torch.nn", as_implementation(workload.operation, by_torch)), *built_in]
+            for name, implementation in kernels:
+                if implementation.operation == workload.operation:
+                    found += judge(name, implementation, Variant.of(name), workload, seed, pool)
+    return found
+
+
+def wrong_modules(seeds: Sequence[int]) -> list[Judged]:
+    """Every mutant of a module, in every dtype and distribution."""
+    one_thread()
+    pool, found = InputPool(), []
+    for seed in seeds:
+        for dtype in DTYPES:
+            inputs = DISTRIBUTIONS[seed % len(DISTRIBUTIONS)]
+            for operation, mutants in (("mha", MHA_MUTANTS), ("encoder_layer", LAYER_MUTANTS)):
+                for name, (needs, mutant) in mutants.items():
+                    workload = workload_of(operation, needs, dtype=dtype, inputs=inputs)
+                    implementation = as_implementation(operation, mutant)
+                    found += judge(name, implementation, Variant.of("mutant"), workload, seed, pool)
+    return found
+
+
 def one_thread() -> None:
+    import warnings
+
     import torch
+
+    warnings.filterwarnings("ignore", "enable_nested_tensor")
 
     torch.set_num_threads(1)
 
@@ -232,10 +290,10 @@ def of_ratios(group: Sequence[Judged]) -> list[str]:
     return [str(len(group)), str(sum(each.refused for each in group)), *figures]
 
 
-def print_refusals(found: Sequence[Judged]) -> None:
+def print_refusals(found: Sequence[Judged], title: str) -> None:
     """Right kernels: how many verdicts, how many refusals, and how near to 2 they come."""
     header = ["judged", "refused", "median", "99%", "99.9%", "largest"]
-    print("### Right kernels refused\n")
+    print(f"### {title}\n")
     for what, key in (
         ("dtype", lambda each: each.workload.dtype),
         ("inputs", lambda each: each.workload.inputs),
@@ -282,6 +340,21 @@ def print_detections(found: Sequence[Judged]) -> None:
         )
 
 
+def print_caught_modules(found: Sequence[Judged]) -> None:
+    """Wrong modules: the share that is caught, by mutant and by inputs."""
+    print("### Wrong modules caught\n")
+    for what, key in (
+        ("mutant", lambda each: each.kernel),
+        ("inputs", lambda each: each.workload.inputs),
+    ):
+        names = list(dict.fromkeys(map(key, found)))
+        cells = grouped(found, lambda each, key=key: (key(each), each.workload.dtype))
+        table(
+            [what, *DTYPES],
+            [[name, *(share(cells.get((name, dtype), [])) for dtype in DTYPES)] for name in names],
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1000, help="random workloads of right kernels")
@@ -290,15 +363,21 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a tenth of the seeds")
     options = parser.parse_args()
     parts = 10 if options.quick else 1
-    right = spread_over(options.jobs, right_ones, options.seeds // parts, "right kernels")
-    print_refusals(right)
-    wrong = spread_over(options.jobs, wrong_ones, options.mutant_seeds // parts, "wrong kernels")
+    seeds, mutant_seeds = options.seeds // parts, options.mutant_seeds // parts
+    right = spread_over(options.jobs, right_ones, seeds, "right kernels")
+    print_refusals(right, "Right kernels refused")
+    wrong = spread_over(options.jobs, wrong_ones, mutant_seeds, "wrong kernels")
     print_detections(wrong)
-    float32 = grouped((each for each in wrong if each.workload.dtype == "float32"), lambda each: each.kernel)
+    modules = spread_over(options.jobs, right_modules, seeds // 2, "right modules")
+    print_refusals(modules, "Right modules refused")
+    wrong_in_modules = spread_over(options.jobs, wrong_modules, mutant_seeds, "wrong modules")
+    print_caught_modules(wrong_in_modules)
+    in_float32 = (each for each in (*wrong, *wrong_in_modules) if each.workload.dtype == "float32")
+    float32 = grouped(in_float32, lambda each: each.kernel)
     slipped = [name for name, group in float32.items() if not any(each.refused for each in group)]
     if slipped:
         print(f"never caught in float32: {', '.join(map(str, slipped))}")
-    return 1 if slipped or any(each.refused for each in right) else 0
+    return 1 if slipped or any(each.refused for each in (*right, *modules)) else 0
 
 
 if __name__ == "__main__":
