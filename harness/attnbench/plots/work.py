@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Work", "part_text", "work", "work_plots"]
 
 #: Inches of a bar with its gap, of a line of text, from dot to dot; and of all workloads in one figure.
-_BAR_IN, _TEXT_IN, _DOT_IN, _TALLEST_IN = 0.34, 0.15, 0.1, 8.0
+_BAR_IN, _TEXT_IN, _DOT_IN, _TALLEST_IN = 0.34, 0.15, 0.1, 9.2
 
 #: How each part is drawn, and what is written on it: shades, so that colours stay the implementations'.
 _SHADES = {"projections": (MUTED, PAPER), "attention": (INK, PAPER), "feed_forward": (GRID, INK)}

@@ -394,13 +394,23 @@ def _parts(rows: Sequence[Row], known: Mapping[str, Any]) -> Iterable[Finding]:
         return
     told = []
     for part in PARTS:
-        having = sorted((each for each in every if part in each.shares), key=lambda each: each.shares[part])
-        if having:
-            least, most = (f"{100 * each.shares[part]:.0f}%" for each in (having[0], having[-1]))
-            span = least if least == most else f"{least} to {most} (at {having[-1].name})"
+        at: dict[str, list[str]] = {}
+        for each in sorted(every, key=lambda each: each.shares.get(part, 0)):
+            if part in each.shares:
+                at.setdefault(f"{100 * each.shares[part]:.0f}%", []).append(each.name)
+        if at:
+            (least, _), (most, names) = (list(at.items())[end] for end in (0, -1))
+            place = _in_all(names)
+            span = least if least == most else f"{least} to {most}{f' (at {place})' if place else ''}"
             told.append(f"{part_text(part)} {span}")
     where = f" of {counted(len(every), 'workload')}" if len(every) > 1 else ""
     yield Finding("work", f"Shares in the floating-point operations{where}: {'; '.join(told)}.")
+
+
+def _in_all(names: Sequence[str]) -> str:
+    """What the names of workloads have in common: `L64` of `L64, pre-norm` and `L64, post-norm`."""
+    first, *others = (name.split(", ") for name in names)
+    return ", ".join(part for part in first if all(part in other for other in others))
 
 
 def _cautions(rows: Sequence[Row], known: Mapping[str, Any], asked: Mapping[str, float]) -> Iterable[Finding]:
