@@ -11,17 +11,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnbench.implementation import AttentionInputs, Implementation, ModuleInputs, attention
     from attnbench.masks import Mask
+    from attnbench.shapes import (
+        AttentionShape,
+        DecoderLayerShape,
+        EncoderLayerShape,
+        MhaShape,
+        PositionsShape,
+        TransformerShape,
+    )
     from attnbench.table import load
-    from attnbench.workload import AttentionShape, Workload
+    from attnbench.workload import Workload
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AttentionInputs": "attnbench.implementation",
-    "AttentionShape": "attnbench.workload",
+    "AttentionShape": "attnbench.shapes",
+    "DecoderLayerShape": "attnbench.shapes",
+    "EncoderLayerShape": "attnbench.shapes",
     "Implementation": "attnbench.implementation",
     "Mask": "attnbench.masks",
+    "MhaShape": "attnbench.shapes",
     "ModuleInputs": "attnbench.implementation",
+    "PositionsShape": "attnbench.shapes",
+    "TransformerShape": "attnbench.shapes",
     "Workload": "attnbench.workload",
     "attention": "attnbench.implementation",
     "load": "attnbench.table",
@@ -30,9 +43,14 @@ _HOMES = {
 __all__ = [
     "AttentionInputs",
     "AttentionShape",
+    "DecoderLayerShape",
+    "EncoderLayerShape",
     "Implementation",
     "Mask",
+    "MhaShape",
     "ModuleInputs",
+    "PositionsShape",
+    "TransformerShape",
     "Workload",
     "__version__",
     "attention",
