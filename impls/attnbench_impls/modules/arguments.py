@@ -15,6 +15,7 @@ __all__ = [
     "Activation",
     "activation_of",
     "check_attention_inputs",
+    "check_dtype",
     "check_features",
     "check_mask_tensor",
     "check_probability",
@@ -50,6 +51,16 @@ def check_probability(name: str, value: float) -> None:
     """
     if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a probability from 0 to 1; got {value!r}")
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """`dtype` must be floating, or None for the default.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be floating, such as torch.float32; got {dtype}")
 
 
 def activation_of(activation: str | Activation) -> Activation:

@@ -20,6 +20,7 @@ from attnbench.masks import Mask
 from attnbench_impls.modules import textbook
 from attnbench_impls.modules.arguments import (
     check_attention_inputs,
+    check_dtype,
     check_mask_tensor,
     check_probability,
     check_where,
@@ -79,6 +80,9 @@ class MultiHeadAttention(nn.Module):
     v_proj_weight: Tensor | None
     in_proj_bias: Tensor | None
 
+    #: torch's layers ask for it, and do not go past this module on their fast path where it is False.
+    _qkv_same_embed_dim = False
+
     def __init__(
         self,
         embed_dim: int,
@@ -106,6 +110,7 @@ class MultiHeadAttention(nn.Module):
         self.vdim = embed_dim if vdim is None else vdim
         self._check_sizes()
         check_probability("dropout", dropout)
+        check_dtype(dtype)
         self.head_dim = embed_dim // num_heads
         self.dropout = dropout
         self.add_zero_attn = add_zero_attn

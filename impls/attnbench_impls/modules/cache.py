@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attnbench_impls.modules.arguments import check_whole
+from attnbench_impls.modules.arguments import check_dtype, check_whole
 
 __all__ = ["KVCache"]
 
@@ -33,8 +33,11 @@ class KVCache:
             ("head_dim", head_dim),
         ):
             check_whole(name, size)
-        self.keys = torch.zeros(batch, kv_heads, max_len, head_dim, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
+        check_dtype(dtype)
+        # A tensor made in inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            self.keys = torch.zeros(batch, kv_heads, max_len, head_dim, device=device, dtype=dtype)
+            self.values = torch.zeros_like(self.keys)
         self.length = 0
 
     @property

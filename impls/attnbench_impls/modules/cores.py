@@ -44,33 +44,46 @@ def core_of(core: str | Implementation | AttentionFunction) -> Core | None:
         ValueError: there is no such implementation or option, or it cannot be a core.
     """
     if isinstance(core, str):
-        return None if core == TEXTBOOK else _labelled(core)
+        return _labelled(core)
     # A function that was declared with `@attnbench.attention` brings what it supports.
     declared = core if isinstance(core, Implementation) else getattr(core, "__attnbench__", None)
     if isinstance(declared, Implementation):
-        return Core(declared)
+        return Core(core, declared)
     if callable(core):
-        return Core(_undeclared(core))
+        return Core(core, _undeclared(core))
     raise ValueError(
         "core must be the label of an implementation of attention, an attnbench.Implementation or a function "
         f"(q, k, v, *, mask, scale); got {core!r}"
     )
 
 
-def _labelled(label: str) -> Core:
+def _labelled(label: str) -> Core | None:
     from attnbench import registry
 
+    if label == TEXTBOOK:
+        return None
     if label.isidentifier():
         variant = Variant(label)
     else:
         from attnbench.scenario.variants import parse_label  # reads options as scenarios do
 
         variant = parse_label(label)
+    if variant == Variant(TEXTBOOK):
+        return None
+    known = registry.current()
     try:
-        implementation = registry.current().get(variant.implementation)
-    except KeyError as error:
-        raise ValueError(f"no core {label!r}: {error.args[0]}") from None
-    return Core(implementation, dict(variant.options), label)
+        implementation = known.get(variant.implementation)
+    except KeyError:
+        from attnbench.scenario.names import nearest
+
+        names = [
+            each["name"]
+            for each in known.catalogue()
+            if (each["operation"], each["framework"]) == ("attention", "torch")
+        ]
+        hint = nearest(variant.implementation, names)
+        raise ValueError(f"there is no core {label!r} (there are {', '.join(names)}){hint}") from None
+    return Core(label, implementation, dict(variant.options))
 
 
 def _undeclared(function: AttentionFunction) -> Implementation:
@@ -92,18 +105,20 @@ def _undeclared(function: AttentionFunction) -> Implementation:
 class Core:
     """Computes attention on heads by `implementation`, with `options` over its defaults.
 
+    `argument` is what the module was given as `core`.
+
     Raises:
         ValueError: it computes something else, works on NumPy arrays, or has no such option.
     """
 
     def __init__(
         self,
+        argument: str | Implementation | AttentionFunction,
         implementation: Implementation,
         options: Mapping[str, Option] | None = None,
-        label: str | None = None,
     ) -> None:
-        self.label = label or implementation.name
-        self._written = label
+        self.label = argument if isinstance(argument, str) else implementation.name
+        self._argument = argument
         self._implementation = implementation
         self._options = implementation.with_defaults(options or {})
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
@@ -132,11 +147,13 @@ class Core:
             kernel = self._load(q, k, mask, backward)
             _keep(self._kernels, case, kernel, KERNELS_KEPT)
         o = kernel(AttentionInputs(q, k, v, mask, scale))
-        if o.shape != q.shape:
+        if not isinstance(o, Tensor) or o.shape != q.shape:
             raise ValueError(
                 f"the core {self.label} must return [batch, heads, queries, head_dim] = {list(q.shape)}; "
-                f"got {list(o.shape)}"
+                f"got {list(o.shape) if isinstance(o, Tensor) else type(o).__name__}"
             )
+        if o.dtype != q.dtype and not torch.is_autocast_enabled(q.device.type):
+            raise ValueError(f"the core {self.label} must return the queries' {q.dtype}; got {o.dtype}")
         return o
 
     def mask(self, specification: str, batch: int, q_len: int, kv_len: int) -> Mask:
@@ -170,13 +187,11 @@ class Core:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Core:
         del memo
-        return Core(self._implementation, self._options, self._written)
+        return Core(self._argument, self._implementation, self._options)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Kernels are closures, which nobody can pickle, and so may be what loads them: a label is looked up.
-        if self._written is not None:
-            return core_of, (self._written,)
-        return Core, (self._implementation, self._options)
+        # Kernels are closures, which nobody can pickle, and so may be what loads them.
+        return core_of, (self._argument,)
 
 
 def _with_backward(kernel: Kernel, backward: Callable[[Any, Any, Any], tuple[Any, ...]]) -> Kernel:

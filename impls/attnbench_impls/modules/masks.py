@@ -147,17 +147,17 @@ class TensorMask(Mask):
     def _ranges_of_the_tensor(self) -> tuple[Integers, Integers]:
         allowed = self._tensor[:, 0].cpu().numpy()  # [B or 1, Lq or 1, Lk]
         count = allowed.sum(-1, dtype=np.int64)
-        start = np.where(count > 0, allowed.argmax(-1), 0)
-        stop = np.where(count > 0, self.kv_len - allowed[..., ::-1].argmax(-1), 0)
-        if (stop - start != count).any():
-            element, query = (int(each[0]) for each in np.nonzero(stop - start != count))
+        ranges = allowed[..., 0] + (allowed[..., 1:] & ~allowed[..., :-1]).sum(-1, dtype=np.int64)
+        if (ranges > 1).any():
+            element, query = (int(each[0]) for each in np.nonzero(ranges > 1))
             raise ValueError(
                 f"the core takes masks that let each query see one range of keys, but query {query} of batch "
-                f"element {element} sees {count[element, query]} keys from {start[element, query]} to "
-                f"{stop[element, query] - 1}; use core='naive' or 'sdpa', which take any mask"
+                f"element {element} sees {ranges[element, query]} ranges; "
+                "use core='naive' or 'sdpa', which take any mask"
             )
+        start = allowed.argmax(-1)  # 0 where there is none
         rows = (len(count), self.q_len)
-        return np.broadcast_to(start, rows), np.broadcast_to(stop, rows)
+        return np.broadcast_to(start, rows), np.broadcast_to(start + count, rows)
 
     def to_bool(self, device: Any = None) -> Any:
         """The mask as a boolean tensor `[B or 1, 1, Lq, Lk]`, True where attention is allowed."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from attnbench_impls.modules.arguments import check_features, check_whole
+from attnbench_impls.modules.arguments import check_dtype, check_features, check_whole
 
 __all__ = ["SinusoidalPositionalEncoding", "sinusoidal_table"]
 
@@ -52,6 +54,7 @@ class SinusoidalPositionalEncoding(nn.Module):
         super().__init__()
         check_whole("embed_dim", embed_dim)
         check_whole("max_len", max_len)
+        check_dtype(dtype)
         self.embed_dim = embed_dim
         self.max_len = max_len
         self.batch_first = batch_first
@@ -66,9 +69,11 @@ class SinusoidalPositionalEncoding(nn.Module):
         `first` is the position of the first element, for decoding.
 
         Raises:
-            ValueError: `x` has another shape, or positions from `max_len` on.
+            ValueError: `x` has another shape, is not floating, or has positions from `max_len` on.
         """
         check_features("x", x, self.embed_dim)
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating, embeddings rather than tokens; got {x.dtype}")
         check_whole("first", first, least=0)
         sequence_first = x.dim() == 3 and not self.batch_first
         length = x.shape[0] if sequence_first else x.shape[-2]
@@ -83,6 +88,10 @@ class SinusoidalPositionalEncoding(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows of it."""
         return f"{self.embed_dim}, max_len={self.max_len}, batch_first={self.batch_first}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the tables, which are made again: a saved model holds no more than its parameters."""
+        return {**self.__dict__, "_tables": {}}
 
     def _table(self, device: torch.device, dtype: torch.dtype) -> Tensor:
         """All positions' encodings, `[max_len, E]`, made once for each device and dtype."""

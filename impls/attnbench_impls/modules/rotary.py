@@ -7,6 +7,8 @@ position · base^(−2i/D), as in the paper and in torchtune.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -29,6 +31,10 @@ class RotaryPositions:
         even, odd = x.to(wide)[..., 0::2], x.to(wide)[..., 1::2]  # [B, H, L, D/2]
         turned = torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1)
         return turned.flatten(-2).to(x.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the tables, which are made again: a saved model holds no more than its parameters."""
+        return {**self.__dict__, "_tables": {}}
 
     def _table(self, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """cos and sin of the angles, `[at least length, D/2]`."""
