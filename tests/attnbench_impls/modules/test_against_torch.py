@@ -319,6 +319,20 @@ def test_our_layer_fits_into_torchs_encoder() -> None:
     torch.testing.assert_close(stack(x), layer(layer(x)))
 
 
+@pytest.mark.parametrize("extras", [{}, {"rotary": True}], ids=["plain", "rotary"])
+def test_our_attention_fits_into_torchs_layer(extras: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    theirs = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True).eval()
+    mine = EncoderLayer(8, 2, 16, 0.0, batch_first=True, **extras).eval()
+    mine.load_state_dict(theirs.state_dict())
+    theirs.self_attn = mine.self_attn
+    stack = nn.TransformerEncoder(theirs, 2, enable_nested_tensor=False).eval()
+    x = torch.randn(2, 3, 8)
+    with torch.no_grad():  # where torch's layer would take its fast path, past our attention
+        torch.testing.assert_close(theirs(x), mine(x))
+        torch.testing.assert_close(stack(x), mine(mine(x)))
+
+
 @pytest.mark.parametrize("core", ["naive", "sdpa"])
 def test_half_precision_is_near(core: str) -> None:
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -121,14 +122,16 @@ def test_a_mask_reaches_the_core_as_it_is() -> None:
     [
         ("numpy", "numpy works on NumPy arrays"),
         (NUMPY, "numpy works on NumPy arrays"),
-        ("nonsense", "no core 'nonsense': there is no implementation 'nonsense' here; there are: chunked, "),
+        ("nonsense", "there is no core 'nonsense' (there are chunked, flex, naive, sdpa"),
+        ("chunkd(block=3)", "; did you mean 'chunked'?"),
+        ("naive(block=3)", "naive has no option 'block'"),
         ("chunked(blok=3)", "chunked has no option 'blok'; its options: block, q_block"),
         ("chunked(", "expected a name such as sdpa"),
         (7, "core must be the label of an implementation"),
     ],
 )
 def test_what_is_no_core_is_refused_with_a_reason(core: Any, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason.replace("(", r"\(")):
+    with pytest.raises(ValueError, match=re.escape(reason)):
         MultiHeadAttention(8, 2, core=core)
 
 
@@ -215,6 +218,14 @@ def test_a_core_must_answer_in_its_shape() -> None:
     x = torch.randn(3, 2, 8)
     with pytest.raises(ValueError, match=r"must return .* = \[2, 2, 3, 4\]; got \[2, 1, 3, 4\]"):
         module(x, x, x)
+    with pytest.raises(ValueError, match=r"must return .* = \[2, 2, 3, 4\]; got NoneType"):
+        MultiHeadAttention(8, 2, core=lambda q, k, v, *, mask, scale: None)(x, x, x)
+    with pytest.raises(ValueError, match=r"must return the queries' torch.float32; got torch.float64"):
+        MultiHeadAttention(8, 2, core=lambda q, k, v, *, mask, scale: q.double())(x, x, x)
+
+
+def first_values(q: Tensor, k: Tensor, v: Tensor, *, mask: Mask, scale: float) -> Tensor:
+    return v[:, :, :1].expand_as(q)
 
 
 def test_a_core_with_a_backward_of_its_own_is_differentiated_by_it() -> None:
@@ -278,10 +289,34 @@ def test_copies_and_pickles_compute_the_same() -> None:
     for again in (copy.deepcopy(cored), copy.deepcopy(pair(CHUNKED)[0]).requires_grad_(False)):
         again.load_state_dict(cored.state_dict())
         torch.testing.assert_close(again(x, x, x, need_weights=False)[0], expected)
-    for core in ("naive", "sdpa", "chunked(block=2)", CHUNKED):
+    for core in ("naive", "naive()", "sdpa", "chunked(block=2)", CHUNKED, first_values):
         module, _ = pair(core)
         again = pickle.loads(pickle.dumps(module))
         torch.testing.assert_close(again(x, x, x)[0], module(x, x, x)[0])
+
+
+def test_the_textbook_is_the_textbook_with_or_without_parentheses() -> None:
+    assert core_of("naive") is core_of("naive()") is None
+
+
+def test_a_mask_that_changes_in_place_is_seen() -> None:
+    torch.manual_seed(0)
+    x, hidden = torch.randn(1, 4, 8, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.bool)
+    for core in ("sdpa", "chunked"):
+        cored, plain = pair(core)
+        for width in (1, 3, 2):
+            hidden.copy_(torch.ones(4, 4).triu(width))
+            found, expected = (module(x, x, x, attn_mask=hidden)[0] for module in (cored, plain))
+            torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.filterwarnings("ignore:Dynamo detected a call to")  # what masks parse is cached
+def test_chunked_reads_a_tensors_ranges_when_compiled() -> None:
+    # torch.compile runs NumPy's code by its own, in which reversed views are others.
+    cored, plain = pair("chunked")
+    x, causal = torch.randn(2, 5, 8, dtype=torch.float64), torch.ones(5, 5, dtype=torch.bool).triu(1)
+    found, _ = torch.compile(cored, backend="eager")(x, x, x, attn_mask=causal, need_weights=False)
+    torch.testing.assert_close(found, plain(x, x, x, attn_mask=causal)[0])
 
 
 def test_labels_are_looked_up_in_the_process_registry() -> None:

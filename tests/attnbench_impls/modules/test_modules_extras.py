@@ -177,6 +177,13 @@ def test_a_cache_can_be_cut_and_filled_again() -> None:
         cache.truncate(1)
 
 
+def test_a_cache_made_in_inference_mode_serves_outside() -> None:
+    with torch.inference_mode():
+        cache = KVCache(1, 1, 3, 2)
+    keys, _ = cache.append(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    assert torch.equal(keys, torch.ones(1, 1, 2, 2))
+
+
 def test_a_cache_says_what_does_not_fit_and_stays_as_it_was() -> None:
     module = made()
     cache = KVCache(2, 4, 3, 4, dtype=torch.float64)

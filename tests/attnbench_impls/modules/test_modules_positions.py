@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -56,6 +57,19 @@ def test_what_does_not_fit_is_refused() -> None:
         module(torch.zeros(2, 1, 3))
     with pytest.raises(ValueError, match="embed_dim must be a whole number"):
         SinusoidalPositionalEncoding(0)
+
+
+def test_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="x must be floating, .* tokens; got torch.int64"):
+        SinusoidalPositionalEncoding(8)(torch.zeros(3, 8, dtype=torch.int64))
+
+
+def test_its_table_is_in_no_pickle() -> None:
+    module, x = SinusoidalPositionalEncoding(64), torch.zeros(3, 64)
+    expected = module(x)
+    pickled = pickle.dumps(module)
+    assert len(pickled) < 2000
+    assert torch.equal(pickle.loads(pickled)(x), expected)
 
 
 def test_a_table_made_in_inference_mode_serves_in_training() -> None:
