@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_tokens_are_refused() -> None:
-    with pytest.raises(ValueError, match="x must be floating, .* tokens; got torch.int64"):
+    with pytest.raises(ValueError, match=r"x must be floating, .* tokens; got torch.int64"):
         SinusoidalPositionalEncoding(8)(torch.zeros(3, 8, dtype=torch.int64))
 
 
