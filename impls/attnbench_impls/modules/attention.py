@@ -130,6 +130,13 @@ class MultiHeadAttention(nn.Module):
         self.k_norm = RMSNorm(self.head_dim, **where) if qk_norm else None
         self._reset_parameters()
 
+    def extra_repr(self) -> str:
+        """What `print` shows of it."""
+        return (
+            f"{self.embed_dim}, num_heads={self.num_heads}, kv_heads={self.kv_heads}, "
+            f"batch_first={self.batch_first}, core={TEXTBOOK if self._core is None else self._core.label}"
+        )
+
     def _check_sizes(self) -> None:
         for name in ("embed_dim", "num_heads", "kv_heads", "kdim", "vdim"):
             setattr(self, name, check_whole(name, getattr(self, name)))

@@ -301,6 +301,11 @@ def test_the_textbook_is_the_textbook_with_or_without_parentheses() -> None:
     assert core_of("naive") is core_of("naive()") is None
 
 
+def test_print_shows_the_core() -> None:
+    assert "8, num_heads=4, kv_heads=1, batch_first=True, core=sdpa\n" in repr(pair("sdpa", kv_heads=1)[0])
+    assert "core=naive\n" in repr(MultiHeadAttention(8, 2))
+
+
 def test_a_mask_that_changes_in_place_is_seen() -> None:
     torch.manual_seed(0)
     x, hidden = torch.randn(1, 4, 8, dtype=torch.float64), torch.zeros(4, 4, dtype=torch.bool)
