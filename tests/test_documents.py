@@ -63,6 +63,14 @@ def test_the_readmes_scenario_is_sound() -> None:
     assert {len(block.cases) for block in blocks} == {4, 5}
 
 
+def test_the_modules_pages_code_runs() -> None:
+    torch.manual_seed(0)
+    namespace: dict[str, object] = {}
+    for code in blocks_of("docs/modules.md", "python"):  # each goes on from those before, and asserts
+        exec(compile(code, "modules.md", "exec"), namespace)
+    assert "gradients" in namespace
+
+
 def test_the_plugin_pages_code_declares_implementations() -> None:
     declared = []
     for code in blocks_of("docs/plugins.md", "python"):
