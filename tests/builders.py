@@ -47,6 +47,7 @@ def make_info(name: str, options: Mapping[str, Option] | None = None, **override
         "flops": "O(1)",
         "source": "",
         "compiles": False,
+        "precision": "",
         "options": dict(options or {}),
         "origin": "here",
         "file": None,

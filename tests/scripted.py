@@ -91,6 +91,7 @@ class Script:
     energy_j: float | None = None
     framework: str = "torch"
     compiles: bool = False
+    precision: str = ""
 
 
 class ScriptedSource:
@@ -119,6 +120,7 @@ class ScriptedSource:
                     flops="O(1)",
                     source="",
                     compiles=script.compiles,
+                    precision=script.precision,
                     options={"block": 128} if name == "chunked" else {},
                     origin="scripted",
                     file=None,

@@ -32,6 +32,11 @@ LAYOUTS = ("BHLD", "BLHD")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
 
+#: What an implementation may compute in instead of its workload's dtype, each with its eps: the step from one
+#: number to the next as a share of it. Of integers it is 1/127 of the largest number of a row, which is some
+#: four times as large as a usual one. By anything coarser an output of zeros would do.
+PRECISIONS: Mapping[str, float] = {"tf32": 2**-10, "float16": 2**-10, "bfloat16": 2**-7, "int8": 2**-5}
+
 
 @dataclass(slots=True)
 class AttentionInputs:
@@ -161,8 +166,9 @@ class Implementation:
     `memory` and `flops` say in O-notation what the algorithm holds beside inputs and output, and how much it
     computes; `source` where it comes from (a paper's section, a library's function). They are for the reader.
     `compiles` tells that a first call takes many seconds, since the kernel is compiled for each workload.
-    `precision` names what it computes in, where that is less than the workload's dtype (`int8`): its errors
-    are judged like anybody's, and the verdict says why they are large.
+    `precision` names what it computes in, where that is less than the workload's dtype (`int8`, one of
+    `PRECISIONS`): a sweep judges its errors like anybody's, and the verdict says why they are large; whether
+    it conforms is judged by what can be had in that precision.
     """
 
     name: str
@@ -189,7 +195,9 @@ class Implementation:
             )
         _require("operation", self.operation, SHAPES)
         _require("framework", self.framework, FRAMEWORKS)
-        for told in ("summary", "memory", "flops", "source", "precision"):
+        if self.precision:
+            _require("precision", self.precision, PRECISIONS)
+        for told in ("summary", "memory", "flops", "source"):
             if not isinstance(getattr(self, told), str):
                 raise ValueError(f"{told} of {self.name!r} must be text, got {getattr(self, told)!r}")
         if not isinstance(self.options, Mapping):

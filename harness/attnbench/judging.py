@@ -103,7 +103,8 @@ class Judge:
 
     `deadline_s` is that of each verb but `reference`. A case that fails is not tried again, but for one that
     ran out of memory in a bench that others had used. What is compiled for a case is shared by the benches of
-    one judge (its `scope`) and by no others.
+    one judge (its `scope`) and by no others. With `own_precision` an implementation that declares a lower
+    precision than its workload's dtype is judged by that.
     """
 
     source: BenchSource
@@ -112,6 +113,7 @@ class Judge:
     deadline_s: float
     clock: Callable[[], float] = monotonic
     scope: str = field(default_factory=lambda: uuid4().hex)
+    own_precision: bool = False
 
     def request(self, bench: Bench, verb: str, trial: Trial, **parameters: Any) -> dict[str, Any]:
         """The answer to `verb`; the time that it took is added to the trial's.
@@ -193,7 +195,8 @@ class Judge:
     def _accuracy(self, bench: Bench, trial: Trial, **mode: bool) -> AccuracyReply:
         self.prepare(bench, trial, **mode)
         try:
-            reply = self.request(bench, "accuracy", trial)
+            own = {"own_precision": True} if self.own_precision else {}
+            reply = self.request(bench, "accuracy", trial, **own)
         except BenchFailed as failure:
             if not isinstance(failure, BenchLost):  # the bench goes on, and must not go on holding it
                 self.request(bench, "release", trial)

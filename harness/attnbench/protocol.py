@@ -75,6 +75,7 @@ class ImplementationInfo(TypedDict):
     flops: str
     source: str
     compiles: bool
+    precision: str
     options: dict[str, Any]
     origin: str
     file: str | None

@@ -103,6 +103,7 @@ class Registry:
                 flops=entry.implementation.flops,
                 source=entry.implementation.source,
                 compiles=entry.implementation.compiles,
+                precision=entry.implementation.precision,
                 options=dict(entry.implementation.options),
                 origin=entry.origin,
                 file=entry.implementation.file,

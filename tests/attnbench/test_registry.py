@@ -49,6 +49,7 @@ def test_a_plugins_implementations_are_in_the_catalogue_with_their_origin(tmp_pa
             "flops": "",
             "source": "",
             "compiles": False,
+            "precision": "",
             "options": {"block": 128},
             "origin": str(path),
             "file": str(path),

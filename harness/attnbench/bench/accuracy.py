@@ -11,6 +11,7 @@ from attnbench.bench.kernel import LoadedCase, as_tensor
 from attnbench.bench.poison import is_poisoned, poison
 from attnbench.bench.standard import Standard, standards
 from attnbench.bench.verdict import LARGEST_RATIO, TensorStandard, Verdict
+from attnbench.implementation import PRECISIONS
 from attnbench.inputs import Drawn, place_tensor, same_bits
 from attnbench.protocol import AccuracyReply, finite_or_none
 
@@ -30,7 +31,7 @@ def make_standard(drawn: Drawn) -> None:
         standards(drawn)
 
 
-def assess(case: LoadedCase) -> AccuracyReply:
+def assess(case: LoadedCase, *, own_precision: bool = False) -> AccuracyReply:
     """Run `case` and judge it; its inputs are as drawn before and after, whatever the kernel does to them.
 
     It runs three times. Attention runs a second time with every input negated (the gradient of the output
@@ -46,6 +47,9 @@ def assess(case: LoadedCase) -> AccuracyReply:
     poisoned it runs once, and only `accuracy` and `reason` are set: whether every value is finite. No more
     is asked of what is random, and where it is, the answer is `unchecked`.
 
+    With `own_precision` an implementation that declares a lower precision than the workload's dtype is judged
+    by that: its errors may exceed their bounds, which are roundings to the dtype, as often as its eps does.
+
     Raises:
         OutputError: results of the wrong kind, shape, dtype or device.
         Exception: whatever the kernel raises.
@@ -60,9 +64,25 @@ def assess(case: LoadedCase) -> AccuracyReply:
         if random is not None:
             bad = _not_finite(case)
             return _blank("fail", f"{bad} not finite") if bad else _blank("unchecked", random)
-        return _assess(case)
+        return _assess(case, _coarser(case) if own_precision else 1.0)
     finally:
         case.drawn.restore(case.inputs)
+
+
+def _coarser(case: LoadedCase) -> float:
+    """How often the eps of the workload's dtype goes into that of the declared precision; at least once."""
+    import torch
+
+    eps: float = torch.finfo(getattr(torch, case.workload.dtype)).eps
+    return max(1.0, PRECISIONS.get(case.implementation.precision, 0.0) / eps)
+
+
+def _within(verdict: Verdict, allowed: float) -> Verdict:
+    """`verdict` where the bounds are `allowed` times as wide."""
+    if allowed == 1:
+        return verdict
+    ratio = verdict.ratio / allowed
+    return replace(verdict, ratio=ratio, reason=verdict.reason if ratio > LARGEST_RATIO else None)
 
 
 def _not_finite(case: LoadedCase) -> str:
@@ -72,22 +92,28 @@ def _not_finite(case: LoadedCase) -> str:
     return ", ".join(f"{count} of {name}" for name, count in counts.items() if count)
 
 
-def _assess(case: LoadedCase) -> AccuracyReply:
+def _assess(case: LoadedCase, allowed: float) -> AccuracyReply:
     both = standards(case.drawn)
     grad_out = both.drawn.grad_out(case.drawn)
     results, changed = _run(case, grad_out)
-    verdicts = {name: both.drawn.judge(name, as_tensor(found)) for name, found in results.items()}
+    verdicts = {
+        name: _within(both.drawn.judge(name, as_tensor(found)), allowed) for name, found in results.items()
+    }
     # Copies, because a kernel may hand out the same buffer at every call.
     first = {name: as_tensor(found).clone() for name, found in results.items()}
     del results
     if case.drawn.ODD:
-        repeatable = _again_negated(case, grad_out, first, both.drawn, verdicts)
+        repeatable = _again_negated(case, grad_out, first, both.drawn, verdicts, allowed)
         del first
-        _judge_turned(case, both.turned, verdicts)
+        _judge_turned(case, both.turned, verdicts, allowed)
     else:
-        _judge_turned(case, both.turned, verdicts)
-        repeatable = _again(case, grad_out, first, both.drawn, verdicts)
-    return _reply(verdicts, both.drawn.tensors, changed, repeatable, case.implementation.precision)
+        _judge_turned(case, both.turned, verdicts, allowed)
+        repeatable = _again(case, grad_out, first, both.drawn, verdicts, allowed)
+    precision = case.implementation.precision
+    why = f"it computes in {precision} by its nature" if precision else ""
+    if allowed > 1:
+        why = f"judged by {precision}, in which it computes"
+    return _reply(verdicts, both.drawn.tensors, changed, repeatable, why)
 
 
 def _again_negated(
@@ -96,12 +122,14 @@ def _again_negated(
     first: dict[str, torch.Tensor],
     standard: Standard,
     verdicts: dict[str, Verdict],
+    allowed: float,
 ) -> bool:
     """Whether results are negated to the bit by negating all inputs; judge those that are not."""
     case.drawn.restore(case.inputs)
     _negate(*case.inputs.leaves().values())
     negated, _ = _run(case, None if grad_out is None else -grad_out)
-    return _agree(first, {name: -as_tensor(found) for name, found in negated.items()}, standard, verdicts)
+    again = {name: -as_tensor(found) for name, found in negated.items()}
+    return _agree(first, again, standard, verdicts, allowed)
 
 
 def _again(
@@ -110,11 +138,13 @@ def _again(
     first: dict[str, torch.Tensor],
     standard: Standard,
     verdicts: dict[str, Verdict],
+    allowed: float,
 ) -> bool:
     """Whether results are the same to the bit on the same inputs, after others; judge those that are not."""
     case.drawn.restore(case.inputs)
     second, _ = _run(case, grad_out)
-    return _agree(first, {name: as_tensor(found) for name, found in second.items()}, standard, verdicts)
+    again = {name: as_tensor(found) for name, found in second.items()}
+    return _agree(first, again, standard, verdicts, allowed)
 
 
 def _agree(
@@ -122,22 +152,25 @@ def _agree(
     second: dict[str, torch.Tensor],
     standard: Standard,
     verdicts: dict[str, Verdict],
+    allowed: float,
 ) -> bool:
     import torch
 
     if all(torch.equal(first[name], found) for name, found in second.items()):
         return True
     for name, found in second.items():
-        verdicts[name] = _follows(name, verdicts[name], standard.judge(name, found))
+        again = _within(standard.judge(name, found), allowed)
+        verdicts[name] = _follows(name, verdicts[name], again)
     return False
 
 
-def _judge_turned(case: LoadedCase, standard: Standard, verdicts: dict[str, Verdict]) -> None:
+def _judge_turned(case: LoadedCase, standard: Standard, verdicts: dict[str, Verdict], allowed: float) -> None:
     """Judge a run on inputs that are turned, grossly; a failure there goes into `verdicts`."""
     case.drawn.turned().restore(case.inputs)
+    most = LARGEST_RATIO * (REMEMBERED if allowed == 1 else 1)  # what is coarse has been given its share
     for name, found in _run(case, standard.grad_out(case.drawn))[0].items():
-        turned = standard.judge(name, as_tensor(found))
-        if turned.ratio > REMEMBERED * LARGEST_RATIO:
+        turned = _within(standard.judge(name, as_tensor(found)), allowed)
+        if turned.ratio > most:
             verdicts[name] = _follows(name, verdicts[name], turned)
 
 
@@ -193,11 +226,11 @@ def _reply(
     of_tensors: dict[str, TensorStandard],
     changed: list[str],
     repeatable: bool,
-    precision: str,
+    why_coarse: str,
 ) -> AccuracyReply:
     reasons = [verdict.reason for verdict in verdicts.values() if verdict.reason is not None]
-    if reasons and precision:
-        reasons.append(f"it computes in {precision} by its nature")
+    if reasons and why_coarse:
+        reasons.append(why_coarse)
     if changed:
         reasons.append(f"changed its input{'s' if len(changed) > 1 else ''} {', '.join(changed)}")
 

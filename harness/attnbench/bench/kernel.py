@@ -173,16 +173,14 @@ class LoadedCase:
 
             return forward_own_backward
 
-        import torch
-
         leaves = tuple(inputs.leaves().values())
         if self.workload.pass_ == "backward":
             graph = self._with_graph(output)
-            return lambda: torch.autograd.grad(graph, leaves, grad_out, retain_graph=True)
+            return lambda: self._gradients(graph, leaves, grad_out, retain_graph=True)
 
         def forward_backward() -> tuple[Any, ...]:
             outputs = _each(kernel(inputs))
-            return (*outputs, *torch.autograd.grad(self._with_graph(outputs[0]), leaves, grad_out))
+            return (*outputs, *self._gradients(self._with_graph(outputs[0]), leaves, grad_out))
 
         return forward_backward
 
@@ -225,6 +223,29 @@ class LoadedCase:
             "declare the pass forward only, or bring a backward"
         )
 
+    def _gradients(
+        self, output: Any, leaves: tuple[Any, ...], grad_out: Any, *, retain_graph: bool = False
+    ) -> tuple[Any, ...]:
+        """Autograd's gradients of `leaves`; on the way that is timed nothing is added to it.
+
+        Raises:
+            OutputError: output is of another shape, or there is a leaf that it was not computed from.
+        """
+        import torch
+
+        try:
+            return torch.autograd.grad(output, leaves, grad_out, retain_graph=retain_graph)
+        except RuntimeError:
+            self._first((output, *self.workload.shape.outputs())[: len(self.workload.shape.outputs())])
+            for name, leaf in self.inputs.leaves().items():
+                if not _reaches(output, leaf):
+                    raise OutputError(
+                        f"o of {self.implementation.name} was not computed from {name}, which so has no "
+                        "gradient; use the very tensors of the inputs: load_state_dict(assign=True) wraps "
+                        "them in others, torch.func.functional_call does not"
+                    ) from None
+            raise
+
     def _first(self, value: Any) -> Any:
         """The output `o` among what a forward returned, checked."""
         outputs = self.workload.shape.outputs()
@@ -259,6 +280,20 @@ class LoadedCase:
             if expected != got:
                 raise OutputError(f"{what} must have {aspect} {expected}, got {got}")
         return value
+
+
+def _reaches(output: Any, leaf: Any) -> bool:
+    """Whether the graph of `output` leads to `leaf`."""
+    seen, waiting = set(), [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        waiting.extend(following for following, _ in node.next_functions)
+    return output is leaf
 
 
 def _each(value: Any) -> tuple[Any, ...]:

@@ -162,7 +162,7 @@ class BenchServer:
     def _accuracy(self, request: Mapping[str, Any]) -> AccuracyReply:
         held = self._held(request)
         held.timed.forget()  # its graph would not outlive what is done to the inputs
-        return accuracy.assess(held.case)
+        return accuracy.assess(held.case, own_precision=bool(request.get("own_precision")))
 
     def _sample(self, request: Mapping[str, Any]) -> SampleReply:
         held = self._held(request)

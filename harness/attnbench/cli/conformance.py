@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from attnbench.case import Variant
     from attnbench.cli.verdicts import Tally
     from attnbench.conformance.check import Result
-    from attnbench.protocol import BenchSource
+    from attnbench.protocol import BenchSource, HelloReply
     from attnbench.workload import Workload
 
 __all__ = ["conformance"]
@@ -69,6 +69,8 @@ def conformance(
     thorough. Implementations run in processes of their own: one that crashes, hangs or takes all memory
     fails a case and disturbs nothing else. What it does not declare is unsupported, which is no failure.
 
+    An implementation that declares to compute in less than its inputs' dtype, int8 say, is judged by that.
+
     Exit 0 when every case that is supported passed; 1 when one failed, or when nothing of an implementation
     that was asked for could be checked.
 
@@ -99,7 +101,7 @@ def conformance(
         variants = _variants(source, implementations, plugins, operation)
         workloads = _only(grids(variants, source, device=device, seed=seed, full=full), only)
         results, interrupted = _checked(workloads, source, device, seed)
-    tallies = _tallies(variants, results)
+    tallies = _tallies(variants, results, source.hello)
     asked_for = bool(implementations or plugins)
     code, reason = (EXIT_INTERRUPTED, "interrupted") if interrupted else _outcome(tallies, asked_for)
     if as_json:
@@ -234,11 +236,16 @@ def _checked(
 # After
 
 
-def _tallies(variants: Sequence[Variant], results: Sequence[Result]) -> list[Tally]:
+def _tallies(variants: Sequence[Variant], results: Sequence[Result], hello: HelloReply) -> list[Tally]:
     from attnbench.cli.verdicts import Tally
 
+    precisions = {info["name"]: info["precision"] for info in hello["catalogue"]}
     return [
-        Tally(variant.label, [result for result in results if result.case.variant == variant])
+        Tally(
+            variant.label,
+            [result for result in results if result.case.variant == variant],
+            precisions.get(variant.implementation, ""),
+        )
         for variant in variants
     ]
 
@@ -269,10 +276,11 @@ def _command(plugins: Sequence[Path], device: str, seed: int, full: bool) -> lis
 
 def _print(tallies: Sequence[Tally], reason: str, command: Sequence[str]) -> None:
     from attnbench.cli.output import clean
-    from attnbench.cli.verdicts import print_failures, print_tallies
+    from attnbench.cli.verdicts import print_failures, print_precisions, print_tallies
 
     if any(tally.results for tally in tallies):
         print_tallies(tallies)
+        print_precisions(tallies)
         print_failures(tallies, command)
         click.echo()
     click.echo(clean(reason))

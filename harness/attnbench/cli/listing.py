@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["listing"]
 
 #: What only --json tells, for want of room.
-JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source", "compiles", "uuid", "driver")
+JSON_ONLY = ("origin", "memory_bytes", "memory", "flops", "source", "compiles", "precision", "uuid", "driver")
 
 #: The dtypes in which an implementation is asked whether it runs; some kernels know halves alone.
 ASKED_DTYPES = ("float32", "bfloat16", "float16")
@@ -125,6 +125,7 @@ def _implementations(source: BenchSource) -> list[dict[str, Any]]:
                 "flops": info["flops"],
                 "source": info["source"],
                 "compiles": info["compiles"],
+                "precision": info["precision"] or None,
                 "options": info["options"],
                 "origin": info["origin"],
                 "devices": {kind: _state(asker, info, kind) for kind in kinds},

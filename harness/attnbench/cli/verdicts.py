@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from attnbench.conformance.check import Result
 
-__all__ = ["Display", "LiveDisplay", "PlainDisplay", "Tally", "display", "print_failures", "print_tallies"]
+__all__ = [
+    "Display",
+    "LiveDisplay",
+    "PlainDisplay",
+    "Tally",
+    "display",
+    "print_failures",
+    "print_precisions",
+    "print_tallies",
+]
 
 #: Distinct failures of one implementation that are printed; --json has all.
 MOST_FAILURES = 10
@@ -131,10 +140,11 @@ def display() -> Display:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one implementation's results come to."""
+    """What one implementation's results come to; `precision` is what it declares to compute in, if less."""
 
     implementation: str
     results: Sequence[Result]
+    precision: str = ""
 
     @property
     def statuses(self) -> Counter[str]:
@@ -169,6 +179,7 @@ class Tally:
         worst = self.worst
         return {
             "implementation": self.implementation,
+            "precision": self.precision or None,
             "cases": len(self.results),
             "failed": self.failed,
             "statuses": dict(self.statuses),
@@ -205,6 +216,16 @@ def print_tallies(tallies: Sequence[Tally]) -> None:
     for implementation, where in below:
         if where != "–":
             click.echo(f"worst of {implementation}: {where}")
+
+
+def print_precisions(tallies: Sequence[Tally]) -> None:
+    """Who is not judged by the dtype of its inputs, on stdout."""
+    for tally in tallies:
+        if tally.precision and tally.checked:
+            click.echo(
+                f"{clean(tally.implementation)} computes in {tally.precision} and is judged by that, "
+                "not by its inputs' dtype"
+            )
 
 
 def print_failures(tallies: Sequence[Tally], command: Sequence[str]) -> None:

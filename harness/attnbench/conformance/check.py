@@ -141,7 +141,7 @@ def check(
     Raises:
         MeasuringError: no benches can be had.
     """
-    judge = Judge(source, seed, threads, deadline_s)
+    judge = Judge(source, seed, threads, deadline_s, own_precision=True)
     timeouts: Counter[Variant] = Counter()
     variants_of: dict[Workload, list[Variant]] = {}
     for variant, grid in workloads.items():

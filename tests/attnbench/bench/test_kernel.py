@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,19 @@ def test_a_numpy_output_must_be_an_array_of_the_dtype():
 def test_an_output_without_a_graph_is_an_error(pass_):
     case = loaded(pass_, kernel=lambda x: attend(x).detach())
     with pytest.raises(OutputError, match="without a graph"):
+        case.prepare_call()()
+
+
+@pytest.mark.parametrize("pass_", ["backward", "forward_backward"])
+def test_an_output_that_was_not_computed_from_a_leaf_is_an_error_that_names_it(pass_):
+    case = loaded(pass_, kernel=lambda x: attend(replace(x, k=x.k.detach())))
+    with pytest.raises(OutputError, match="o of mine was not computed from k, which so has no gradient"):
+        case.prepare_call()()
+
+
+def test_an_output_of_the_wrong_shape_is_told_before_its_gradients_fail():
+    case = loaded("forward_backward", kernel=lambda x: attend(x)[:, :, :-1])
+    with pytest.raises(OutputError, match=r"must have shape \(2, 4, 5, 8\), got \(2, 4, 4, 8\)"):
         case.prepare_call()()
 
 

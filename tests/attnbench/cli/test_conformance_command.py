@@ -106,6 +106,15 @@ def test_what_is_compiled_for_each_workload_is_checked_where_it_is_asked_for(sta
     assert line_of(run("--impl", "slow"), "slow")[1:5] == [str(len(pairwise_grid())), "0", "0", "0"]
 
 
+def test_what_computes_in_less_than_its_dtype_is_judged_by_that_and_told_apart(stage: Stage) -> None:
+    stage.scripts["coarse"] = Script(precision="int8")
+    result = run("--impl", "coarse", "--impl", "naive")
+    told = [line for line in result.stdout.splitlines() if "judged by" in line]
+    assert told == ["coarse computes in int8 and is judged by that, not by its inputs' dtype"]
+    document = json.loads(run("--impl", "coarse", "--impl", "naive", "--json").stdout)
+    assert [each["precision"] for each in document["implementations"]] == ["int8", None]
+
+
 def test_what_fails_is_told_once_with_the_way_to_see_it_again(stage: Stage) -> None:
     stage.scripts |= {"mine": Script(fails=CRASHES), "wrong": Script()}
     result = run("--plugin", "mine.py", "--seed", "3", code=1)
