@@ -82,12 +82,15 @@ _KEYS = {"sources": 2, "lengths": 0, "seq_len": None}
 
 
 def _legal(part: Mapping[str, Any]) -> bool:
-    """Whether a legal workload has given values: documents have keys, rotations have positions and pairs."""
+    """Whether a workload that can be judged has given values: documents have keys, rotations pairs, …"""
     for axis, at in _KEYS.items():
         if axis in part:
             keys = part[axis] if at is None else part[axis][at]
             if documents(part.get("mask", "none")) > keys:
                 return False
+    # Where one key has all the weight, gradients are rounding alone, and what a layer makes of them is chance.
+    if part.get("inputs") == "extreme_logits" and part.get("pass", "forward") != "forward":
+        return False
     if "rotary" not in part.get("extras", ()):
         return True
     _, embed_dim, heads, _ = part.get("heads", (1, 2, 1, 1))

@@ -122,6 +122,9 @@ def _attention(
     needed = shares_of.get(setting.need_weights)
     all_shares = None if needed is None else torch.zeros(needed, dtype=q.dtype)
     outputs = []
+    # What is small enough keeps its weights for the backward pass: making them anew takes a third more time.
+    few = batch * heads * q_len * keys <= PIECE_ELEMENTS
+    piece = _one_head if few or not torch.is_grad_enabled() else _made_anew
     for index, (q_head, (k_head, v_head)) in enumerate(
         zip(q.flatten(0, 1).unbind(), keys_and_values, strict=True)
     ):
@@ -129,7 +132,7 @@ def _attention(
         for first, q_piece in zip(range(0, q_len, step), torch.split(q_head, step), strict=True):
             rows = slice(first, first + step)
             unseen = _unseen(starts[b, rows], stops[b, rows], mask.kv_len, keys)
-            output, shares = _piece(q_piece, k_head, v_head, unseen, steps)
+            output, shares = piece(q_piece, k_head, v_head, unseen, steps)
             outputs.append(output)
             if all_shares is None:
                 continue
@@ -143,12 +146,10 @@ def _attention(
     ) if setting.need_weights == "averaged" and all_shares is not None else all_shares
 
 
-def _piece(
+def _made_anew(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, unseen: torch.Tensor | None, steps: Steps
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As `_one_head`; weights are not kept for the backward pass, which makes them anew."""
-    if not torch.is_grad_enabled():
-        return _one_head(q, k, v, unseen, steps)
     output, shares = checkpoint(
         _one_head, q, k, v, unseen, steps, use_reentrant=False, preserve_rng_state=False
     )
