@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from attnbench import registry
+from attnbench.bench import accuracy
+from attnbench.bench.kernel import load_case
 from attnbench.testing import assert_conforms
 from attnbench.workload import SHAPES, Workload
 from attnbench_impls.quantized.linear import Int8Linear, Int8Rows, quantise
@@ -68,11 +70,14 @@ def test_it_is_off_by_a_few_per_cent(axes: dict[str, Any], core: str) -> None:
         assert 1e-3 < error < 5e-2, name
 
 
-def test_the_verdict_says_why_it_is_wrong() -> None:
+def test_it_is_wrong_by_float32_and_right_by_int8() -> None:
     workload = Workload("mha", SHAPES["mha"].plain())
-    with pytest.raises(AssertionError, match="int8 by its nature"):
-        assert_conforms("quantized_mha", workload)
-    assert registry.current().get("quantized_mha").precision == "int8"
+    implementation = registry.current().get("quantized_mha")
+    case = load_case(implementation, {}, workload, "cpu", seed=0)
+    reply = accuracy.assess(case)
+    assert reply["accuracy"] == "fail"
+    assert "int8 by its nature" in (reply["reason"] or "")
+    assert_conforms("quantized_mha", workload)
 
 
 def test_weights_are_quantised_once_and_before_the_first_call() -> None:
