@@ -88,7 +88,7 @@ def _legal(part: Mapping[str, Any]) -> bool:
             keys = part[axis] if at is None else part[axis][at]
             if documents(part.get("mask", "none")) > keys:
                 return False
-    # Where one key has all the weight, gradients are rounding alone, and what a layer makes of them is chance.
+    # Where one key has all the weight, gradients are rounding alone, and what becomes of them is chance.
     if part.get("inputs") == "extreme_logits" and part.get("pass", "forward") != "forward":
         return False
     if "rotary" not in part.get("extras", ()):

@@ -11,12 +11,12 @@ from pydantic_core import ErrorDetails
 
 from attnbench.scenario.matrix import check_exclude, check_include, check_listed, check_matrix, workloads
 from attnbench.scenario.model import REQUIRED, Document, document, keys
-from attnbench.scenario.names import nearest, shown
+from attnbench.scenario.names import near, nearest, shown
 from attnbench.scenario.source import Source
 from attnbench.scenario.variants import Listed, anchor_of, listed, parse_label, select
 from attnbench.workload import SHAPES
 
-__all__ = ["Checked", "check"]
+__all__ = ["Checked", "check", "operation_meant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,15 @@ class Checked:
     named: list[Listed]
 
 
+def operation_meant(source: Source) -> str | None:
+    """The operation of a document, or the one that it comes nearest to; None where that cannot be told.
+
+    The first there is where the document does not say.
+    """
+    written = source.data.get("operation", next(iter(SHAPES)))
+    return written if isinstance(written, str) and written in SHAPES else near(written, SHAPES)
+
+
 def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Checked:
     """What `source` says, with the implementations `chosen` in place of those listed.
 
@@ -46,8 +55,11 @@ def check(source: Source, chosen: Sequence[str] = (), command: str = "") -> Chec
     what is returned is worth using when there are none.
     """
     unsound = {finding.loc[0] for finding in source.findings if finding.loc}
-    operation = source.data.get("operation")
-    operation = operation if isinstance(operation, str) and operation in SHAPES else next(iter(SHAPES))
+    operation = operation_meant(source)
+    if operation is None:
+        # What depends on it cannot be judged, and is not told to be wrong; what does not, is.
+        operation = next(iter(SHAPES))
+        unsound |= {"matrix", "exclude", "include"} & source.data.keys()
     file = _validate(source, operation, unsound)
     own = _listed(file, source, unsound)
     if not unsound & {"measure", "devices"}:

@@ -9,7 +9,7 @@ from typing import Any
 
 from attnbench.case import Case, Variant
 from attnbench.scenario.model import CONDITIONS
-from attnbench.scenario.names import join, nearest
+from attnbench.scenario.names import join, nearest, told
 from attnbench.scenario.source import Loc, Source
 from attnbench.workload import SHAPES, AxisError, Workload
 
@@ -79,7 +79,7 @@ def check_matrix(operation: str, matrix: Entry, source: Source, factor: int) -> 
         for index, value in enumerate(values):
             comparable = tuple(sorted(value.items())) if axis == "shape" else value
             if comparable in seen:
-                text = "the entry" if axis == "shape" else f"{value}"
+                text = "the entry" if axis == "shape" else told(value)
                 source.find(("matrix", axis, index), f"{text} is given twice; keep one")
             seen.add(comparable)
     for axis in {axis: None for entry in matrix.get("shape", ()) for axis in entry}:
@@ -101,7 +101,7 @@ def _check_shapes(operation: str, matrix: Entry, source: Source) -> None:
             for name, size in given.items():
                 sizes[name] = size
                 locs[name] = ("matrix", axis, index, name) if axis == "shape" else ("matrix", axis, index)
-        written = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+        written = ", ".join(f"{axis} {told(size)}" for axis, size in sizes.items())
         try:
             shape = SHAPES[operation].from_axes(sizes)
         except AxisError as error:
@@ -198,7 +198,7 @@ def check_listed(loc: Loc, values: Sequence[Any], there: Sequence[Any], whose: s
         if value not in known:
             has = f"has {join(there)}" if there else "has none"
             near = nearest(value, there) if isinstance(value, str) else ""
-            source.find((*loc, position), f"no case has {loc[-1]} {value}; {whose} {has}{near}")
+            source.find((*loc, position), f"no case has {loc[-1]} {told(value)}; {whose} {has}{near}")
 
 
 def cases_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["join", "nearest", "shown"]
+__all__ = ["join", "near", "nearest", "shown", "told"]
 
 _LONGEST = 60
 
@@ -39,16 +39,27 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def told(value: object) -> str:
+    """A value as a message tells it without quoting: `512`, `causal`, `true`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def nearest(name: object, right: Iterable[str]) -> str:
     """`; did you mean 'causal'?`, or nothing when no right name is near."""
+    found = near(name, right)
+    return "" if found is None else f"; did you mean {found!r}?"
+
+
+def near(name: object, right: Iterable[str]) -> str | None:
+    """The right name that `name` is near to, if there is one."""
     by_lower = {each.lower(): each for each in right}
     wanted = str(name)[:_LONGEST].lower()
     alias = _ALIASES.get(wanted)
     close = [alias] if alias in by_lower else get_close_matches(wanted, by_lower, n=1)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+    return by_lower[close[0]] if close else None
 
 
 def join(names: Iterable[object], most: int = 12) -> str:
     """`128, 256, 512`, cut after `most`."""
-    texts = [str(name) for name in names]
+    texts = [told(name) for name in names]
     return ", ".join(texts[:most]) + (f", … ({len(texts)} in all)" if len(texts) > most else "")

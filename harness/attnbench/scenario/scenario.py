@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 from attnbench.case import Block, Case, Variant
 from attnbench.errors import ScenarioError
 from attnbench.protocol import ImplementationInfo
-from attnbench.scenario.checks import Checked, check
+from attnbench.scenario.checks import Checked, check, operation_meant
 from attnbench.scenario.files import read_text, resolve
 from attnbench.scenario.matrix import cases_of
 from attnbench.scenario.model import Check, Limits, Measure
@@ -136,7 +136,7 @@ def parse(
         return _scenario(effective, source.path, text)
     named = [*(checked.named if checked and source.findings else ()), *(effective.named if effective else ())]
     known = catalogue() if catalogue and named else None
-    operation = effective.operation if effective else ""
+    operation = operation_meant(source) if checked else ""
     unknown = [] if known is None else look_up(named, operation, known)
     raise error_from([*source.findings, *unknown], source.path, brought, command)
 

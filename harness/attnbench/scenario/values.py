@@ -106,7 +106,7 @@ class Number(_Value):
             if beyond and within and value < 1e300:
                 return float(value)
         limit = f"{'up to' if self.closed else 'and below'} {self.below:g}"
-        above = f"a number {'from' if self.closed_below else 'above'} {self.above:g}"
+        above = f"a number {'of at least' if self.closed_below else 'above'} {self.above:g}"
         raise _refuse(f"expected {above}{'' if math.isinf(self.below) else f' {limit}'}, got {shown(value)}")
 
     def schema(self) -> dict[str, Any]:
@@ -137,13 +137,21 @@ class OneOf(_Value):
         return {"enum": list(self.names)}
 
 
+#: What YAML 1.1, or a quoting hand, takes for a truth value.
+_WORDS = {**dict.fromkeys(("yes", "on", "true"), "true"), **dict.fromkeys(("no", "off", "false"), "false")}
+
+
 class Switch(_Value):
     """True or false; no number and no word."""
 
     def check(self, value: Any) -> bool:
         """`value`."""
         if not isinstance(value, bool):
-            raise _refuse(f"expected true or false, got {shown(value)}")
+            # In YAML 1.2 these are text; in 1.1 they were not.
+            word = str(value).lower() if isinstance(value, str) else ""
+            meant = _WORDS.get(word)
+            near = "" if meant is None else f"; write {meant}"
+            raise _refuse(f"expected true or false, got {shown(value)}{near}")
         return value
 
     def schema(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_a_margin_of_ones_own() -> None:
     ("setting", "complaint"),
     [
         ("margin: 0.05", "expected less than the gate, which is 0.05, got 0.05"),
-        ("floor: -1", "expected a number from 0, got -1"),
+        ("floor: -1", "expected a number of at least 0, got -1"),
         ("budget: 0", "expected a number above 0"),
         ("latency: 1", "expected true or false"),
     ],

@@ -210,3 +210,40 @@ def test_lists_of_implementations_that_are_none(listed: str) -> None:
 def test_several_messages_are_not_repeated() -> None:
     lines = mistakes(HEAD + "matrix: {heads: 8, kv_heads: 3, head_dim: [1, 2, 3], seq_len: [16, 64]}\n")
     assert lines == ["s.yaml:4:30: matrix.kv_heads: expected a divisor of heads (8), got 3"]
+
+
+MODULE = "name: t\nimplementations: [a]\nmatrix: {embed_dim: 64, heads: [4, 5], seq_len: 8}\n"
+
+
+def test_a_misspelt_operation_is_taken_for_the_nearest() -> None:
+    assert mistakes(f"operation: transformers\n{MODULE}") == [
+        "s.yaml:1:12: operation: expected one of attention, mha, encoder_layer, decoder_layer, transformer, "
+        "positional_encoding, got 'transformers'; did you mean 'transformer'?",
+        "s.yaml:4:36: matrix.heads[1]: expected a divisor of embed_dim (64), got 5",
+    ]
+
+
+def test_of_an_unknown_operation_nothing_else_is_called_wrong() -> None:
+    (line,) = mistakes(f"operation: convolution\n{MODULE}")
+    assert line.endswith("got 'convolution'")
+
+
+@pytest.mark.parametrize(
+    ("axes", "complaint"),
+    [
+        ("bias: no", "matrix.bias: expected true or false, got 'no'; write false"),
+        ("bias: 'True'", "matrix.bias: expected true or false, got 'True'; write true"),
+        ("bias: 1", "matrix.bias: expected true or false, got 1"),
+        ("bias: [false, false]", "matrix.bias[1]: false is given twice; keep one"),
+        ("dropout: 1.5", "matrix.dropout: expected a number of at least 0 and below 1, got 1.5"),
+    ],
+)
+def test_settings_of_modules_say_what_they_expect(axes: str, complaint: str) -> None:
+    matrix = f"matrix: {{embed_dim: 64, heads: 4, seq_len: 8, {axes}}}"
+    (line,) = mistakes(f"name: t\noperation: mha\nimplementations: [a]\n{matrix}\n")
+    assert line.endswith(complaint)
+
+
+def test_switches_are_told_as_yaml_writes_them() -> None:
+    (line,) = mistakes(f"operation: mha\n{MODULE.replace('[4, 5]', '4')}exclude: [{{bias: false}}]\n")
+    assert line.endswith("exclude[0].bias: no case has bias false; the matrix has true")
