@@ -305,8 +305,9 @@ def describe(row: Row, names: Iterable[str] = SETTINGS) -> str:
     told |= inner_sizes(row)
     together = {"kv_heads": "heads", "v_head_dim": "head_dim"}
     wanted = dict.fromkeys(together.get(name, name) for name in names)
-    # Many a scenario is called as its operation is: that is told once.
-    return ", ".join(dict.fromkeys(told[name] for name in wanted if name in told))
+    if "scenario" in wanted and "scenario" in told:
+        wanted.pop("operation", None)  # a scenario has but one
+    return ", ".join(told[name] for name in wanted if name in told)
 
 
 def inner_sizes(row: Row) -> dict[str, str]:
