@@ -178,3 +178,12 @@ def test_what_is_zero_in_theory_has_a_spread_of_its_own():
     spread = found.spreads["din_proj_bias"]
     assert float(of_keys.abs().max()) < 1e-12
     assert float(spread[16:32].min()) > 0.01 * float(spread.max())
+
+
+def test_a_column_that_no_draw_has_moved_may_still_be_moved_a_little():
+    squares = torch.ones(4, 3)
+    squares[:, 1] = 0
+    smoothed = modules._smoothed(squares)
+    assert (smoothed[:, 1] > 0).all()
+    assert (smoothed[:, 1] < smoothed[:, 0] / 10).all()
+    assert torch.equal(modules._smoothed(torch.zeros(4, 3)), torch.zeros(4, 3))

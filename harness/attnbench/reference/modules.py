@@ -27,6 +27,9 @@ DRAWS = (3, 12)
 #: From this share of a result on roundings are gross.
 GROSS = 0.25
 
+#: The least of a column's squared spread, as a share of the mean of all.
+AJAR = 1 / 16
+
 #: Neighbours of a number in a vector that its spread is averaged over.
 NEIGHBOURS = 8
 
@@ -174,5 +177,7 @@ def _smoothed(squares: torch.Tensor) -> torch.Tensor:
         )[0]
     else:
         mean = rows.mean()
-        suggested = rows.mean(dim=1, keepdim=True) * rows.mean(dim=0) / mean.clamp_(min=1e-30)
+        # A column may be 0 in all draws, of a ReLU that is shut: by rounding it may be ajar.
+        columns = rows.mean(dim=0).clamp_(min=AJAR * float(mean))
+        suggested = rows.mean(dim=1, keepdim=True) * columns / mean.clamp_(min=1e-30)
     return torch.maximum(squares, suggested.reshape(squares.shape))
