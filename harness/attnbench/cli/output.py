@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-__all__ = ["clean", "jsonable", "print_json"]
+__all__ = ["clean", "jsonable", "print_json", "without_figures"]
 
 # C0 and C1 controls (escape sequences among them), and the marks that reorder or hide text.
 _HARMFUL = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -49,3 +49,8 @@ def jsonable(value: Any) -> Any:
 def print_json(document: Any) -> None:
     """Print the one JSON document that a command with `--json` answers with."""
     click.echo(json.dumps(jsonable(document), ensure_ascii=False, allow_nan=False, indent=2))
+
+
+def without_figures(reason: str) -> str:
+    """A reason's words: failures that differ by their figures alone are one."""
+    return re.sub(r"[0-9][0-9.,e+-]*", "#", reason)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from attnbench.cli.cells import Row, accuracy_failed, failed
-from attnbench.cli.output import clean
+from attnbench.cli.output import clean, without_figures
 from attnbench.plots.choices import CHOICES
 from attnbench.plots.rows import SHAPE, goes_without_saying
 from attnbench.report import cells
@@ -215,15 +215,19 @@ def _common(rows: Sequence[Row]) -> str:
 def _reasons(rows: Sequence[Row]) -> list[str]:
     """Each reason once, with the implementation and how many cases it stopped.
 
-    Of an implementation's flagged cases, each of which has figures of its own, the first one's.
+    Of an implementation's flagged cases, each of which has figures of its own, the first one's; so too of
+    wrong ones that differ by their figures alone.
     """
     counts: dict[tuple[str, str, str], int] = {}
-    flags: dict[str, str] = {}
+    firsts: dict[tuple[str, str, str], str] = {}
     for row in rows:
         if row["status"] != "ok" or accuracy_failed(row) or row.get("flagged"):
             name, status = cells.implementation(row), cells.status(row)
             reason = clean(str(row.get("reason") or "no reason given"))
-            key = (name, status, flags.setdefault(name, reason) if status == "flagged" else reason)
+            alike = "" if status == "flagged" else reason
+            if accuracy_failed(row):
+                alike = without_figures(alike)
+            key = (name, status, firsts.setdefault((name, status, alike), reason))
             counts[key] = counts.get(key, 0) + 1
     return [
         f"{name}: {status}" + (f" ({count} cases)" if count > 1 else "") + f": {reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attnbench.cli.bar import TransientBar
-from attnbench.cli.output import clean
+from attnbench.cli.output import clean, without_figures
 from attnbench.cli.terminal import console, print_grid
 from attnbench.units import counted, significant
 
@@ -237,7 +236,7 @@ def print_failures(tallies: Sequence[Tally], command: Sequence[str]) -> None:
         distinct: dict[tuple[str, str], list[Result]] = {}
         for result in tally.results:
             if result.failed:
-                distinct.setdefault((result.status, _without_figures(result.reason or "")), []).append(result)
+                distinct.setdefault((result.status, without_figures(result.reason or "")), []).append(result)
         for number, alike in enumerate(distinct.values()):
             if number == MOST_FAILURES:
                 click.echo(f"\n{clean(tally.implementation)}: … and {len(distinct) - number} more (--json)")
@@ -252,8 +251,3 @@ def print_failures(tallies: Sequence[Tally], command: Sequence[str]) -> None:
 
 def _told(result: Result) -> str:
     return f"{result.status}: {result.reason or 'no reason given'}"
-
-
-def _without_figures(reason: str) -> str:
-    """A reason's words: failures that differ by their figures alone are one."""
-    return re.sub(r"[0-9][0-9.,e+-]*", "#", reason)

@@ -196,6 +196,18 @@ def test_equal_reasons_are_told_once() -> None:
     assert drawn(rows, 120).count("naive: oom (3 cases): no memory") == 1
 
 
+def test_wrong_answers_that_differ_by_their_figures_alone_are_told_once() -> None:
+    reasons = (
+        "o: the error at [0, 3] is 6.3e+03 times its bound",
+        "o: the error at [1, 2] is 12 times its bound",
+    )
+    rows = [row(accuracy="fail", reason=reason) for reason in (*reasons, "o has 3 non-finite values")]
+    text = drawn(rows, 120)
+    assert f"naive: wrong (2 cases): {reasons[0]}" in text
+    assert reasons[1] not in text
+    assert "naive: wrong: o has 3 non-finite values" in text
+
+
 def test_wrong_answers_are_struck_out() -> None:
     coloured = drawn([row(), row(implementation="mine", accuracy="fail")], 120, color=True)
     struck = [line for line in coloured.splitlines() if "\x1b[9m" in line]
