@@ -74,8 +74,9 @@ class ModuleInputs:
     `tgt` and `memory` (decoder_layer); `src` and `tgt` (transformer); `x` (positional_encoding); `[B, L, E]`
     each, or `[L, B, E]` where the workload's batch does not come first. `parameters` holds the weights by
     their names in torch's state_dict. All are in the implementation's framework, in the workload's dtype, on
-    the case's device, and leaves in a backward pass. `mask` is the workload's, `other_masks` has the other
-    ones by axis (`memory_mask`, `src_mask`).
+    the case's device, and leaves in a backward pass; torch's weights require gradients in a forward pass too,
+    as a module's do, but no graph is made then. `mask` is the workload's, `other_masks` has the other ones by
+    axis (`memory_mask`, `src_mask`).
 
     The first `past_len` positions of x are the past: they are the same at every call, so what is made of
     them alone may be kept (a key-value cache). Nothing else is the same.

@@ -86,10 +86,11 @@ def test_the_past_is_the_same_in_turned_inputs(batch_first: bool) -> None:
     assert drawn.changed(placed) == []
 
 
-def test_leaves_have_gradients_in_a_backward_pass_only() -> None:
+def test_activations_have_gradients_in_a_backward_pass_only_and_weights_as_a_modules_always() -> None:
     for pass_, wanted in (("forward", False), ("backward", True)):
         placed = draw(workload("decoder_layer", pass_), 0).place("torch", "cpu")
-        assert {leaf.requires_grad for leaf in placed.leaves().values()} == {wanted}
+        assert {each.requires_grad for each in placed.tensors.values()} == {wanted}
+        assert all(weight.requires_grad for weight in placed.parameters.values())
         assert all(leaf.is_leaf for leaf in placed.leaves().values())
 
 

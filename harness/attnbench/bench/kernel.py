@@ -132,7 +132,10 @@ class LoadedCase:
     def resolved_backend(self) -> str | None:
         """Which kernel really runs, where the implementation leaves that to its library and can tell."""
         resolve = self.implementation.resolved_backend
-        backend = None if resolve is None else resolve(self.inputs)
+        if resolve is None:
+            return None
+        with self.grad_mode():  # torch goes by it when it chooses
+            backend = resolve(self.inputs)
         return None if backend is None else str(backend)  # it travels as JSON, whatever somebody returned
 
     def grad_mode(self) -> AbstractContextManager[object]:

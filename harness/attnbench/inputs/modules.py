@@ -54,9 +54,15 @@ class DrawnModule(Drawn):
     def place(self, framework: str, device: str) -> ModuleInputs:
         """Copies for a kernel of `framework` on `device`, as `Drawn.place` says."""
         placed = self._placed(framework, device)
+        parameters = {name: placed[name] for name in self.parameters}
+        if framework == "torch":
+            # As a module's own do, in a forward pass too. torch goes by it without a graph: it makes a single
+            # product of a sequence whose batch comes second only if the weight requires gradients.
+            for parameter in parameters.values():
+                parameter.requires_grad_()
         return ModuleInputs(
             tensors={name: placed[name] for name in self.tensors},
-            parameters={name: placed[name] for name in self.parameters},
+            parameters=parameters,
             mask=self.mask(framework),
             other_masks=self.other_masks(framework),
             past_len=self.past_len,

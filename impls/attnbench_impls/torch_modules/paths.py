@@ -56,7 +56,7 @@ def path_taken(x: ModuleInputs) -> str:
 
 
 def _needs_grad(x: ModuleInputs) -> bool:
-    return any(each.requires_grad for each in x.leaves().values())
+    return any(each.requires_grad for each in x.tensors.values())
 
 
 def _recorded(call: Callable[[], Any], needs_grad: bool) -> str:
