@@ -27,7 +27,7 @@ test: $(STAMP)   ## install and run the test suite
 test-fast: $(STAMP)  ## the tests that take no more than a few seconds each
 	$(PYTEST) -m 'not slow and not rehearsal'
 
-rehearse: $(STAMP)  ## the scripts of benchmarks/, each played briefly on real processes
+rehearse: $(STAMP)  ## the scripts of benchmarks/ and the workflow of docs/ci.md, played briefly on real processes
 	$(PYTEST) -m rehearsal
 
 check: $(STAMP)  ## lint, types and layers

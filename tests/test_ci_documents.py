@@ -153,7 +153,7 @@ def repository(tmp_path: Path) -> Path:
     return place
 
 
-@pytest.mark.slow
+@pytest.mark.rehearsal
 def test_the_workflows_step_fails_what_is_worse_and_warns_of_what_it_cannot_tell(repository: Path) -> None:
     (job,) = workflow()["jobs"].values()
     (step,) = [each for each in job["steps"] if each.get("name") == "Check against the merge base"]
