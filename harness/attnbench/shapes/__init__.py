@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from attnbench.shapes.attention import AttentionShape
 from attnbench.shapes.axis import LARGEST, Axis, AxisError, AxisValue, Shape
-from attnbench.shapes.modules import (
-    DecoderLayerShape,
-    EncoderLayerShape,
-    MhaShape,
-    PositionsShape,
-    TransformerShape,
-)
+from attnbench.shapes.layers import DecoderLayerShape, EncoderLayerShape, TransformerShape
+from attnbench.shapes.mha import MhaShape
+from attnbench.shapes.positions import PositionsShape
 
 __all__ = [
     "LARGEST",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Self
@@ -61,7 +62,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(ABC):
     """What the harness asks of an operation's shape type: a frozen dataclass with a field per axis.
 
     `seq_len` is no field: it stands for equal `q_len` and `kv_len` where a shape has both.
@@ -86,7 +87,7 @@ class Shape:
                 object.__setattr__(self, each.name, canonical(value))
         self._check()
 
-    def _check(self) -> None:
+    def _check(self) -> None:  # noqa: B027  # where no axis can contradict another there is nothing to do
         """Compare the axes with one another.
 
         Raises:
@@ -131,7 +132,7 @@ class Shape:
         sizes: dict[str, AxisValue] = dict.fromkeys((*cls.NEEDED, "seq_len"), 64)
         return cls.from_axes({**sizes, "heads": 2} if "heads" in sizes else sizes)
 
-    @classmethod
+    @classmethod  # noqa: B027  # nor where none is as another
     def _derive(cls, given: dict[str, AxisValue]) -> None:
         """Add to what is given the axes that are as others unless they are given themselves."""
 
@@ -144,30 +145,30 @@ class Shape:
         return self.to_json()
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """Short, readable, stable: part of every case id."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def mask_lengths(self) -> tuple[int, int]:
         """The queries and keys that the workload's mask is over."""
-        raise NotImplementedError
 
+    @abstractmethod
     def activations(self) -> dict[str, tuple[int, ...]]:
         """The tensors that a kernel is called with, by name, each with its size."""
-        raise NotImplementedError
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """The weights that a kernel is called with, by their names in torch's state_dict, each's size."""
         return {}
 
+    @abstractmethod
     def outputs(self) -> dict[str, tuple[int, ...]]:
         """What a forward pass returns, in that order, each with its size: `o` first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self) -> int:
         """The most scores, over all heads and the batch, that an attention in it has at a time."""
-        raise NotImplementedError
 
     def other_masks(self) -> dict[str, tuple[str, int, int]]:
         """Masks besides the workload's, by axis: the specification, the queries and the keys it is over."""
